@@ -1,0 +1,77 @@
+import { Database } from "bun:sqlite";
+
+/** The version of the tables below, in `PRAGMA user_version`. */
+const VERSION = 1;
+
+/** The index cannot be used. `corrupt`: rebuild it from the store. `newer`: made by a newer sidecar, which must be used again. */
+export class IndexError extends Error {
+  readonly kind: "corrupt" | "newer";
+
+  constructor(kind: "corrupt" | "newer", message: string, options?: ErrorOptions) {
+    super(message, options);
+    this.name = "IndexError";
+    this.kind = kind;
+  }
+}
+
+// One row per path, found by its folder: a scan compares a folder's listing with the rows of that folder alone.
+const TABLES = `
+  CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+  CREATE TABLE entries (
+    dir TEXT NOT NULL,
+    name TEXT NOT NULL,
+    type TEXT NOT NULL,
+    stamp TEXT NOT NULL,
+    racy INTEGER NOT NULL,
+    sqlite INTEGER NOT NULL,
+    size INTEGER NOT NULL,
+    inode TEXT,
+    sha256 TEXT,
+    entry TEXT NOT NULL,
+    PRIMARY KEY (dir, name)
+  ) WITHOUT ROWID;
+  CREATE INDEX entries_inode ON entries (inode) WHERE inode IS NOT NULL;
+  CREATE TABLE contents (sha256 TEXT PRIMARY KEY, extents TEXT NOT NULL) WITHOUT ROWID;
+  CREATE TABLE attempts (position INTEGER NOT NULL, id TEXT NOT NULL, PRIMARY KEY (position, id)) WITHOUT ROWID;
+  CREATE TABLE commits (position INTEGER PRIMARY KEY, header TEXT NOT NULL);
+`;
+
+/** Opens the index at `path`, making it where it is missing. Throws IndexError. */
+export function openIndexDatabase(path: string): Database {
+  let database: Database | undefined;
+  try {
+    database = new Database(path, { create: true, strict: true });
+    database.run("PRAGMA journal_mode = WAL");
+    // A commit that was acknowledged must be known after a power cut, or our own commit would look like a stranger's.
+    database.run("PRAGMA synchronous = FULL");
+    database.run("PRAGMA busy_timeout = 5000");
+    const row = database.query<{ user_version: number }, []>("PRAGMA user_version").get();
+    const version = row?.user_version ?? 0;
+    if (version > VERSION) {
+      throw new IndexError(
+        "newer",
+        `Cannot use the index "${path}": it is version ${version}, this sidecar knows ${VERSION}; start the newer image again`,
+      );
+    }
+    if (version === 0) {
+      const open = database;
+      open.transaction(() => {
+        open.run(TABLES);
+        open.run(`PRAGMA user_version = ${VERSION}`);
+      })();
+    }
+    return database;
+  } catch (error) {
+    database?.close();
+    throw asIndexError(error, path);
+  }
+}
+
+/** SQLite's "malformed" and "not a database" as IndexError; anything else as it is. */
+export function asIndexError(error: unknown, path: string): unknown {
+  const code = (error as { code?: string } | undefined)?.code ?? "";
+  if (!code.startsWith("SQLITE_CORRUPT") && !code.startsWith("SQLITE_NOTADB")) return error;
+  return new IndexError("corrupt", `Cannot read the index "${path}": it is damaged`, {
+    cause: error,
+  });
+}

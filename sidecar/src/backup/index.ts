@@ -1,0 +1,295 @@
+import type { Database, Statement } from "bun:sqlite";
+
+import type { CommitHeader, Entry, Extent } from "./format.ts";
+import { openIndexDatabase } from "./index-schema.ts";
+
+/** The last commit that is known to be in the store and in the index. */
+export interface Head {
+  readonly position: number;
+  readonly id: string;
+  /** Milliseconds since the epoch, as the commit says. */
+  readonly time: number;
+}
+
+/** An entry as it stands in the store, and how the disk looked when it was read. */
+export interface IndexedEntry {
+  readonly entry: Entry;
+  /** From `stampOf`/`databaseStamp`; "" where the disk has not been looked at, which no stamp equals. */
+  readonly stamp: string;
+  /** Read so soon after its last change that a later one could hide behind the same stamp: read it again at the next scan. */
+  readonly racy: boolean;
+  /** "dev:ino" of a file with several names. */
+  readonly inode?: string | undefined;
+}
+
+/** What a scan needs to know of one name in a folder. */
+export interface IndexedChild {
+  readonly name: string;
+  readonly type: Entry["type"];
+  readonly stamp: string;
+  readonly racy: boolean;
+  readonly sqlite: boolean;
+}
+
+/** What one commit changes. */
+export interface RecordedChanges {
+  readonly entries: readonly IndexedEntry[];
+  /** Paths that are gone, with all that was below them. Applied before `entries`. */
+  readonly deleted: readonly string[];
+}
+
+interface Row {
+  readonly dir: string;
+  readonly name: string;
+  readonly stamp: string;
+  readonly racy: number;
+  readonly inode: string | null;
+  readonly entry: string;
+}
+
+/**
+ * What the store holds of this volume, kept on the volume: the truth that a scan compares the disk with. It can always
+ * be rebuilt from the store, so it is written by nobody but the one commit loop, after the store acknowledged.
+ */
+export class Index implements Disposable {
+  readonly #db: Database;
+  readonly #insert: Statement;
+  readonly #removeOne: Statement;
+  readonly #removeBelow: Statement;
+
+  /** Opens or makes the index. Throws IndexError (`corrupt`, `newer`). */
+  constructor(path: string) {
+    this.#db = openIndexDatabase(path);
+    this.#insert = this.#db.prepare(
+      "INSERT OR REPLACE INTO entries (dir, name, type, stamp, racy, sqlite, size, inode, sha256, entry) VALUES (?,?,?,?,?,?,?,?,?,?)",
+    );
+    this.#removeOne = this.#db.prepare("DELETE FROM entries WHERE dir = ? AND name = ?");
+    this.#removeBelow = this.#db.prepare(
+      "DELETE FROM entries WHERE dir = ? OR (dir >= ? AND dir < ?)",
+    );
+  }
+
+  [Symbol.dispose](): void {
+    this.#db.close();
+  }
+
+  /** Where the history stands; undefined before the first commit. */
+  head(): Head | undefined {
+    const value = this.#meta("head");
+    return value === undefined ? undefined : (JSON.parse(value) as Head);
+  }
+
+  get(path: string): IndexedEntry | undefined {
+    const { dir, name } = split(path);
+    const row = this.#db
+      .query<Row, [string, string]>(
+        "SELECT dir, name, stamp, racy, inode, entry FROM entries WHERE dir = ? AND name = ?",
+      )
+      .get(dir, name);
+    return row ? indexed(row) : undefined;
+  }
+
+  /** The rows of one folder ("" is the root), ordered by name. */
+  children(dir: string): IndexedChild[] {
+    return this.#db
+      .query<
+        { name: string; type: Entry["type"]; stamp: string; racy: number; sqlite: number },
+        [string]
+      >("SELECT name, type, stamp, racy, sqlite FROM entries WHERE dir = ? ORDER BY name")
+      .all(dir)
+      .map((row) => ({ ...row, racy: row.racy === 1, sqlite: row.sqlite === 1 }));
+  }
+
+  /** Every entry, ordered by folder, then name. */
+  *all(): Generator<IndexedEntry> {
+    const rows = this.#db.query<Row, []>(
+      "SELECT dir, name, stamp, racy, inode, entry FROM entries ORDER BY dir, name",
+    );
+    for (const row of rows.iterate()) yield indexed(row);
+  }
+
+  totals(): { readonly entries: number; readonly bytes: number } {
+    const row = this.#db
+      .query<{ entries: number; bytes: number }, []>(
+        "SELECT COUNT(*) AS entries, COALESCE(SUM(size), 0) AS bytes FROM entries",
+      )
+      .get();
+    return row ?? { entries: 0, bytes: 0 };
+  }
+
+  /** How many entries lie at or below `path`. */
+  countBelow(path: string): number {
+    const row = this.#db
+      .query<{ n: number }, [string, string, string]>(
+        "SELECT COUNT(*) AS n FROM entries WHERE dir = ? OR (dir >= ? AND dir < ?)",
+      )
+      .get(path, ...below(path));
+    return (row?.n ?? 0) + (this.get(path) ? 1 : 0);
+  }
+
+  /** Where the store has this content; undefined if it does not, or not for sure. */
+  locate(sha256: string): Extent[] | undefined {
+    const row = this.#db
+      .query<{ extents: string }, [string]>("SELECT extents FROM contents WHERE sha256 = ?")
+      .get(sha256);
+    return row ? (JSON.parse(row.extents) as Extent[]) : undefined;
+  }
+
+  /** The name of the group that the files of this inode form (see `hardlink` in format.ts), undefined if none is known. */
+  linkGroup(inode: string): string | undefined {
+    const row = this.#db
+      .query<Row, [string]>(
+        "SELECT dir, name, stamp, racy, inode, entry FROM entries WHERE inode = ? ORDER BY dir, name LIMIT 1",
+      )
+      .get(inode);
+    if (!row) return undefined;
+    const { entry } = indexed(row);
+    return entry.type === "file" ? (entry.hardlink ?? entry.path) : undefined;
+  }
+
+  /** Remembers an id before it is put under `position`: a put that seemed to fail may still land. */
+  addAttempt(position: number, id: string): void {
+    this.#db.run("INSERT OR IGNORE INTO attempts (position, id) VALUES (?, ?)", [position, id]);
+  }
+
+  /** True if a commit with this id at this position is ours. */
+  isAttempt(position: number, id: string): boolean {
+    return (
+      this.#db.query("SELECT 1 FROM attempts WHERE position = ? AND id = ?").get(position, id) !==
+      null
+    );
+  }
+
+  /** Makes a commit that is in the store part of the index, in one transaction. */
+  record(header: CommitHeader, changes: RecordedChanges): void {
+    this.#db.transaction(() => {
+      for (const path of changes.deleted) this.#remove(path);
+      for (const item of changes.entries) this.#put(item);
+      this.#setHead({ position: header.position, id: header.id, time: header.time });
+      this.#db.run("INSERT OR REPLACE INTO commits (position, header) VALUES (?, ?)", [
+        header.position,
+        JSON.stringify(header),
+      ]);
+      this.#db.run("DELETE FROM attempts WHERE position <= ?", [header.position]);
+    })();
+  }
+
+  /** Takes over stamps of entries whose content turned out to be the same. */
+  restamp(items: readonly IndexedEntry[]): void {
+    this.#db.transaction(() => {
+      for (const item of items) this.#put(item);
+    })();
+  }
+
+  /** Headers of the commits after `position`, oldest first. */
+  headersAfter(position: number): CommitHeader[] {
+    return this.#db
+      .query<{ header: string }, [number]>(
+        "SELECT header FROM commits WHERE position > ? ORDER BY position",
+      )
+      .all(position)
+      .map((row) => JSON.parse(row.header) as CommitHeader);
+  }
+
+  /** The newest checkpoint that is known to be whole. */
+  checkpoint(): { readonly position: number; readonly time: number } | undefined {
+    const value = this.#meta("checkpoint");
+    return value === undefined
+      ? undefined
+      : (JSON.parse(value) as { position: number; time: number });
+  }
+
+  /** Remembers a verified checkpoint; the headers up to it are in its manifest. */
+  setCheckpoint(checkpoint: { readonly position: number; readonly time: number }): void {
+    this.#db.transaction(() => {
+      this.#setMeta("checkpoint", JSON.stringify(checkpoint));
+      this.#db.run("DELETE FROM commits WHERE position <= ?", [checkpoint.position]);
+    })();
+  }
+
+  /** Replaces everything by a known tree: after a restore, and when the index is rebuilt. `headers` are the commits after the checkpoint. */
+  fill(tree: {
+    readonly head: Head | undefined;
+    readonly checkpoint: { readonly position: number; readonly time: number } | undefined;
+    readonly headers: readonly CommitHeader[];
+    readonly entries: Iterable<IndexedEntry>;
+  }): void {
+    this.#db.transaction(() => {
+      for (const table of ["meta", "entries", "contents", "attempts", "commits"])
+        this.#db.run(`DELETE FROM ${table}`);
+      for (const item of tree.entries) this.#put(item);
+      for (const header of tree.headers) {
+        this.#db.run("INSERT INTO commits (position, header) VALUES (?, ?)", [
+          header.position,
+          JSON.stringify(header),
+        ]);
+      }
+      if (tree.head) this.#setHead(tree.head);
+      if (tree.checkpoint) this.#setMeta("checkpoint", JSON.stringify(tree.checkpoint));
+    })();
+  }
+
+  #put({ entry, stamp, racy, inode }: IndexedEntry): void {
+    const { dir, name } = split(entry.path);
+    const file = entry.type === "file" ? entry : undefined;
+    this.#insert.run(
+      dir,
+      name,
+      entry.type,
+      stamp,
+      racy ? 1 : 0,
+      file?.sqlite ? 1 : 0,
+      file?.size ?? 0,
+      inode ?? null,
+      file?.sha256 ?? null,
+      JSON.stringify(entry),
+    );
+    if (file && file.size > 0) {
+      this.#db.run("INSERT OR IGNORE INTO contents (sha256, extents) VALUES (?, ?)", [
+        file.sha256,
+        JSON.stringify(file.extents),
+      ]);
+    }
+  }
+
+  #remove(path: string): void {
+    const { dir, name } = split(path);
+    this.#removeOne.run(dir, name);
+    this.#removeBelow.run(path, ...below(path));
+  }
+
+  #meta(key: string): string | undefined {
+    return this.#db
+      .query<{ value: string }, [string]>("SELECT value FROM meta WHERE key = ?")
+      .get(key)?.value;
+  }
+
+  #setMeta(key: string, value: string): void {
+    this.#db.run("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", [key, value]);
+  }
+
+  #setHead(head: Head): void {
+    this.#setMeta("head", JSON.stringify(head));
+  }
+}
+
+/** The bounds of all folders below `path`, by the order of bytes: "0" follows "/". */
+function below(path: string): [string, string] {
+  return [`${path}/`, `${path}0`];
+}
+
+function split(path: string): { dir: string; name: string } {
+  const slash = path.lastIndexOf("/");
+  return slash < 0
+    ? { dir: "", name: path }
+    : { dir: path.slice(0, slash), name: path.slice(slash + 1) };
+}
+
+function indexed(row: Row): IndexedEntry {
+  return {
+    entry: JSON.parse(row.entry) as Entry,
+    stamp: row.stamp,
+    racy: row.racy === 1,
+    ...(row.inode === null ? {} : { inode: row.inode }),
+  };
+}
