@@ -12,6 +12,14 @@ const sha256 = z.string().regex(/^[0-9a-f]{64}$/);
 /** Nanoseconds since the epoch as decimal digits: they do not fit into a JSON number. */
 const nanoseconds = z.string().regex(/^-?\d{1,20}$/);
 
+/**
+ * A path below the volume: components with "/" between them, none of them empty, `.` or `..`. Checked wherever something is
+ * read from the store, so that nothing in it can lead out of the volume.
+ */
+const volumePath = z
+  .string()
+  .refine((path) => !/^$|\0|(?:^|\/)(?:\.\.?)?(?:\/|$)/.test(path), "not a path below the volume");
+
 /** Bytes that stand somewhere in the store: `length` bytes from `offset` of a blob, or of the member `member` of a commit's or checkpoint's tar. */
 export const extentSchema = z.union([
   z.looseObject({ blob: sha256, offset: z.int().min(0), length: z.int().min(0) }),
@@ -30,11 +38,11 @@ export const extentSchema = z.union([
 ]);
 export type Extent = z.infer<typeof extentSchema>;
 
-/** What is at a path at one position of the history. `path` is below the volume, with "/", never empty, without `.` and `..`. */
+/** What is at a path at one position of the history. */
 export const entrySchema = z.discriminatedUnion("type", [
   z.looseObject({
     type: z.literal("file"),
-    path: z.string().min(1),
+    path: volumePath,
     /** Permission bits, without setuid, setgid and sticky. */
     mode: z.int().min(0).max(0o777),
     mtimeNs: nanoseconds,
@@ -43,7 +51,7 @@ export const entrySchema = z.discriminatedUnion("type", [
     /** The content, in order. The lengths add up to `size`. Empty for an empty file. */
     extents: z.array(extentSchema),
     /** The first path (by the order of paths) of the same inode, where the file has more than one name. */
-    hardlink: z.string().optional(),
+    hardlink: volumePath.optional(),
     /** True where the file changed while it was read: the bytes are those of the hash, but perhaps of no one moment. */
     unstable: z.boolean().optional(),
     /** True where the bytes were read through SQLite: a database, in one consistent state. */
@@ -51,13 +59,13 @@ export const entrySchema = z.discriminatedUnion("type", [
   }),
   z.looseObject({
     type: z.literal("directory"),
-    path: z.string().min(1),
+    path: volumePath,
     mode: z.int().min(0).max(0o7777),
     mtimeNs: nanoseconds,
   }),
   z.looseObject({
     type: z.literal("symlink"),
-    path: z.string().min(1),
+    path: volumePath,
     target: z.string(),
     mtimeNs: nanoseconds,
   }),
@@ -88,11 +96,11 @@ export type CommitHeader = z.infer<typeof commitHeaderSchema>;
 export const commitSchema = commitHeaderSchema.extend({
   entries: z.array(entrySchema),
   /** Paths that are no longer there; a folder stands for all that was in it. Applied before `entries`. */
-  deleted: z.array(z.string()),
+  deleted: z.array(volumePath),
 });
 export type Commit = z.infer<typeof commitSchema>;
 
-/** The first line of a checkpoint's manifest; each further line is one Entry, ordered by path. */
+/** The first line of a checkpoint's manifest; each further line is one Entry, every folder before what it holds (by folder, then name, in the order of bytes). */
 export const checkpointHeaderSchema = z.looseObject({
   format: z.int().min(1),
   position: z.int().min(1),
