@@ -1,0 +1,78 @@
+import { say } from "../install/step.mjs";
+
+const POLL_EVERY_MS = 250;
+const ANSWER_WITHIN_MS = 2_000;
+const RESTORE_LINE_EVERY_MS = 2_000;
+
+/**
+ * Polls the machine until it is ready, printing each change of its state, of what it waits for and
+ * of a restore. Resolves with true when it is ready, false when the signal aborts first.
+ */
+export async function showProgress({ origin, token, signal }) {
+  let shown = "";
+  let restoreShownAt = 0;
+  while (!signal.aborted) {
+    const ready = await getJson(`${origin}/readyz`, { signal });
+    const status = await getJson(`${origin}/machine/status`, { token, signal });
+    if (ready?.status === 200) return true;
+    const line = describe(ready?.body, status?.body);
+    if (line !== shown && line !== "") say(line);
+    shown = line;
+    const restore = status?.body?.backup?.restore;
+    if (restore && Date.now() - restoreShownAt > RESTORE_LINE_EVERY_MS) {
+      say(`  ${describeRestore(restore)}`);
+      restoreShownAt = Date.now();
+    }
+    await pause(POLL_EVERY_MS, signal);
+  }
+  return false;
+}
+
+/** { status, body } of a JSON answer, or undefined when there is none. */
+export async function getJson(url, { token, signal } = {}) {
+  const headers = token ? { authorization: `Bearer ${token}` } : {};
+  const limit = AbortSignal.timeout(ANSWER_WITHIN_MS);
+  try {
+    const response = await fetch(url, {
+      headers,
+      signal: signal ? AbortSignal.any([signal, limit]) : limit,
+    });
+    return { status: response.status, body: await response.json() };
+  } catch {
+    return undefined;
+  }
+}
+
+function describe(ready, status) {
+  const state = status?.state ?? (ready ? "booting" : "");
+  const waiting = ready?.waitingFor?.length
+    ? `, waiting for ${ready.waitingFor.map(name).join(", ")}`
+    : "";
+  const reasons = (status?.reasons ?? []).map(({ part, message }) => `\n    ${part}: ${message}`);
+  return `${state}${waiting}${reasons.join("")}`;
+}
+
+function describeRestore({ files, filesDone, bytes, bytesDone, etaS }) {
+  const left = etaS === undefined ? "" : `, about ${Math.ceil(etaS)} s left`;
+  return `restored ${filesDone} of ${files} files, ${megabytes(bytesDone)} of ${megabytes(bytes)} MB${left}`;
+}
+
+function megabytes(bytes) {
+  return (bytes / 1_000_000).toFixed(1);
+}
+
+function name(part) {
+  return typeof part === "string" ? part : (part.name ?? JSON.stringify(part));
+}
+
+function pause(durationMs, signal) {
+  return new Promise((resolve) => {
+    const timer = setTimeout(finish, durationMs);
+    signal.addEventListener("abort", finish, { once: true });
+    function finish() {
+      clearTimeout(timer);
+      signal.removeEventListener("abort", finish);
+      resolve();
+    }
+  });
+}
