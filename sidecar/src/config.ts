@@ -1,6 +1,6 @@
 import { z } from "zod";
 
-/** Everything the machine is told from outside, parsed once. Source of names and defaults: docs/configuration.md. */
+/** Everything the machine is told from outside, parsed once. Names and defaults: README.md, Configuration. */
 export interface Config {
   readonly userId: string;
   /** Bearer for /files, /machine and the gateway. */
