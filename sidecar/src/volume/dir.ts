@@ -1,9 +1,10 @@
 import {
+  chownSync,
   closeSync,
   constants,
   fstatSync,
+  fsync,
   fsyncSync,
-  lchownSync,
   lstatSync,
   mkdirSync,
   openSync,
@@ -15,6 +16,7 @@ import {
   unlinkSync,
   type BigIntStats,
 } from "node:fs";
+import { promisify } from "node:util";
 
 import { VolumeError, volumeError } from "./volume-error.ts";
 
@@ -126,8 +128,10 @@ export class Dir implements Disposable {
     const { mode = 0o755, owner } = options;
     this.#act("create", name, (path) => {
       mkdirSync(path, { mode });
-      // No-follow, so that the worst a swapped-in link gets is a new owner of itself.
-      if (owner) lchownSync(path, owner.uid, owner.gid);
+      if (!owner) return;
+      // By descriptor, and folders only: whatever was swapped in meanwhile, no file and no link changes hands.
+      using made = this.openDir(name);
+      chownSync(made.self, owner.uid, owner.gid);
     });
   }
 
@@ -165,6 +169,18 @@ export class Dir implements Disposable {
     }
   }
 
+  /** As `sync`, off the event loop: a busy disk takes its time. */
+  async flush(): Promise<void> {
+    const fd = openSync(this.self, O_RDONLY | O_DIRECTORY);
+    try {
+      await fsyncLater(fd);
+    } catch (error) {
+      throw volumeError(error, "sync", this.path);
+    } finally {
+      closeSync(fd);
+    }
+  }
+
   #act<T>(verb: string, name: string, action: (path: string) => T): T {
     try {
       return action(this.at(name));
@@ -173,6 +189,8 @@ export class Dir implements Disposable {
     }
   }
 }
+
+const fsyncLater = promisify(fsync);
 
 /** Opens the folder at an absolute path, links followed: only for paths that come from configuration. */
 export function openTrustedDir(path: string): number {

@@ -1,4 +1,4 @@
-import { closeSync, realpathSync } from "node:fs";
+import { closeSync, realpathSync, type BigIntStats } from "node:fs";
 
 import { Dir, checkName, openTrustedDir, type Owner } from "./dir.ts";
 import { VolumeError, isVolumeError } from "./volume-error.ts";
@@ -19,7 +19,12 @@ export interface WalkOptions {
   /** "inside" follows links as long as they stay below the root; "refuse" fails on any. */
   readonly links?: "inside" | "refuse";
   /** Creates folders that are missing on the way. */
-  readonly create?: { readonly mode?: number; readonly owner?: Owner | undefined };
+  readonly create?: {
+    readonly mode?: number;
+    readonly owner?: Owner | undefined;
+    /** Called with the path of each folder made, outermost first. */
+    readonly onCreate?: (path: string) => void;
+  };
 }
 
 /** A name in an open folder: what an operation acts on. */
@@ -92,9 +97,9 @@ export class Root implements Disposable {
     return this.#place(dir, name);
   }
 
-  /** As `place`, but links at the end are followed too, as long as they stay inside: for reading. What is there may be missing. */
-  target(path: string): Place {
-    const walk = new Walk(this, this.#fd, {});
+  /** As `place`, but links at the end are followed too, as long as they stay inside: for reading and writing. What is there may be missing. */
+  target(path: string, options: WalkOptions = {}): Place {
+    const walk = new Walk(this, this.#fd, options);
     try {
       walk.push(parsePath(path));
       const name = walk.toLast();
@@ -103,6 +108,29 @@ export class Root implements Disposable {
       return this.#place(walk.takeDir(), name);
     } finally {
       walk.close();
+    }
+  }
+
+  /** What is at `path`, links inside followed. Still a link only if one was swapped in at this moment. */
+  stat(path: string): BigIntStats {
+    try {
+      using place = this.target(path);
+      return place.dir.lstat(place.name);
+    } catch (error) {
+      if (!isVolumeError(error, "is_directory")) throw error;
+      using dir = this.dir(path);
+      return dir.stat();
+    }
+  }
+
+  /** Throws `denied` where `path` (below the root, without links) is a folder that an alias names, or holds such a one or a private one. */
+  checkFixed(path: string): void {
+    const fixed = [...this.#private, ...this.#aliases.map(([, folder]) => folder)];
+    if (path === "" || fixed.some((folder) => folder === path || folder.startsWith(`${path}/`))) {
+      throw new VolumeError(
+        "denied",
+        `Cannot delete, move or replace "${path}": the machine needs it where it is`,
+      );
     }
   }
 
@@ -222,6 +250,7 @@ class Walk {
   #create(here: Dir, name: string): void {
     try {
       here.mkdir(name, this.#options.create);
+      this.#options.create?.onCreate?.(here.pathOf(name));
     } catch (error) {
       // Somebody else made it meanwhile; entering it decides whether it will do.
       if (!isVolumeError(error, "exists")) throw error;

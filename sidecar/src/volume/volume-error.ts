@@ -17,6 +17,8 @@ export type VolumeErrorKind =
   | "private"
   /** Not a name a file can have: empty, `.`, `..`, NUL, or over 255 bytes; or a path that is too long. */
   | "bad_name"
+  /** More bytes than the caller takes. */
+  | "too_large"
   /** The kernel refuses: permissions, or a read-only file. */
   | "denied"
   /** No space, no inode or no quota left. */
