@@ -67,6 +67,8 @@ export interface ServiceSpec {
     running: Running,
     options: { readonly budgetMs: number; readonly signal: AbortSignal },
   ): Promise<void>;
+  /** Budget of a stop that names none: a restart, or an end for want of admission or life. 30 s without it. */
+  readonly stopBudgetMs?: number;
   /** Judges an exit that was not asked for. Default: `backoff`. */
   judge?(exit: Exit): Verdict | Promise<Verdict>;
 }
