@@ -40,8 +40,8 @@ export class ChildLog {
   #kept: Kept[] = [];
   #characters = 0;
   #count = 0;
-  #allowance = LINES_A_SECOND;
-  #refilledAt = 0;
+  #windowEnd = 0;
+  #passed = 0;
   #dropped = 0;
   #cancelReport: (() => void) | undefined;
 
@@ -76,14 +76,14 @@ export class ChildLog {
     this.#keep(kept);
     const { onLine } = this.#options;
     if (!onLine) return;
-    this.#refill();
-    if (this.#allowance < 1) {
+    const now = this.#options.clock.monotonic();
+    if (now >= this.#windowEnd) this.#openWindow(now);
+    if (this.#passed >= LINES_A_SECOND) {
       this.#dropped += 1;
-      this.#cancelReport ??= this.#options.clock.after(1_000, () => this.#report());
+      this.#cancelReport ??= this.#options.clock.after(this.#windowEnd - now, () => this.#report());
       return;
     }
-    this.#report();
-    this.#allowance -= 1;
+    this.#passed += 1;
     onLine(this.#finish(kept));
   }
 
@@ -103,11 +103,10 @@ export class ChildLog {
     this.#characters = characters;
   }
 
-  #refill(): void {
-    const now = this.#options.clock.monotonic();
-    const earned = ((now - this.#refilledAt) / 1_000) * LINES_A_SECOND;
-    this.#allowance = Math.min(LINES_A_SECOND, this.#allowance + earned);
-    this.#refilledAt = now;
+  #openWindow(now: number): void {
+    this.#report();
+    this.#windowEnd = now + 1_000;
+    this.#passed = 0;
   }
 
   /** Says how much was left out, if anything was. */
