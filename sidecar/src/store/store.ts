@@ -2,7 +2,8 @@
  * What every store keeps: immutable objects under keys.
  *
  * A key is ASCII: letters, digits and `-_./`, without a leading slash, at most 1,024 bytes (R2 normalises anything
- * else and would merge two names into one object). All stores are strongly consistent: what a put acknowledged, the
+ * else and would merge two names into one object). Its components are file names: never empty, `.`, `..` or over 255
+ * bytes; anything else fails with kind `unsupported`. Reads also take the keys of objects that others put there. All stores are strongly consistent: what a put acknowledged, the
  * next get, head and list see.
  */
 export interface Store {
@@ -32,7 +33,10 @@ export interface Store {
   delete(keys: readonly string[], options?: SignalOption): Promise<void>;
 }
 
-/** Bytes, or a source of known size that can be opened again for a retry. A stream that throws fails the put and leaves no object. */
+/**
+ * Bytes, or a source of known size that can be opened again for a retry. A source that throws, or gives more or fewer
+ * bytes than its size, fails the put with its own error (no StoreError) and leaves no object.
+ */
 export type Body = Uint8Array | BodySource;
 
 export interface BodySource {
@@ -41,6 +45,7 @@ export interface BodySource {
 }
 
 export interface SignalOption {
+  /** Ends the call with the signal's reason. What it was about to do may have happened. */
   readonly signal?: AbortSignal | undefined;
 }
 
