@@ -36,10 +36,18 @@ const TABLES = `
   CREATE TABLE commits (position INTEGER PRIMARY KEY, header TEXT NOT NULL);
 `;
 
-/** Opens the index at `path`, making it where it is missing. Throws IndexError. */
-export function openIndexDatabase(path: string): Database {
+/** Opens the index at `path`, making it where it is missing, unless it is only read. Throws IndexError. */
+export function openIndexDatabase(
+  path: string,
+  options: { readonly readonly?: boolean } = {},
+): Database {
   let database: Database | undefined;
   try {
+    if (options.readonly) {
+      database = new Database(path, { readonly: true, strict: true });
+      database.run("PRAGMA busy_timeout = 5000");
+      return database;
+    }
     database = new Database(path, { create: true, strict: true });
     database.run("PRAGMA journal_mode = WAL");
     // A commit that was acknowledged must be known after a power cut, or our own commit would look like a stranger's.

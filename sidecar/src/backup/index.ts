@@ -2,6 +2,7 @@ import type { Database, Statement } from "bun:sqlite";
 
 import type { CommitHeader, Entry, Extent } from "./format.ts";
 import { openIndexDatabase } from "./index-schema.ts";
+import { UNRESTORED } from "./stamp.ts";
 
 /** The last commit that is known to be in the store and in the index. */
 export interface Head {
@@ -57,9 +58,9 @@ export class Index implements Disposable {
   readonly #removeOne: Statement;
   readonly #removeBelow: Statement;
 
-  /** Opens or makes the index. Throws IndexError (`corrupt`, `newer`). */
-  constructor(path: string) {
-    this.#db = openIndexDatabase(path);
+  /** Opens or makes the index; with `readonly` it must be there, and only what reads may be called. Throws IndexError (`corrupt`, `newer`). */
+  constructor(path: string, options: { readonly readonly?: boolean } = {}) {
+    this.#db = openIndexDatabase(path, options);
     this.#insert = this.#db.prepare(
       "INSERT OR REPLACE INTO entries (dir, name, type, stamp, racy, sqlite, size, inode, sha256, entry) VALUES (?,?,?,?,?,?,?,?,?,?)",
     );
@@ -106,6 +107,16 @@ export class Index implements Disposable {
       "SELECT dir, name, stamp, racy, inode, entry FROM entries ORDER BY dir, name",
     );
     for (const row of rows.iterate()) yield indexed(row);
+  }
+
+  /** Paths that a restore could not bring back and that nothing has taken the place of since. */
+  unrestored(): string[] {
+    return this.#db
+      .query<{ dir: string; name: string }, [string]>(
+        "SELECT dir, name FROM entries WHERE stamp = ? ORDER BY dir, name",
+      )
+      .all(UNRESTORED)
+      .map(({ dir, name }) => (dir === "" ? name : `${dir}/${name}`));
   }
 
   totals(): { readonly entries: number; readonly bytes: number } {
@@ -171,7 +182,14 @@ export class Index implements Disposable {
         JSON.stringify(header),
       ]);
       this.#db.run("DELETE FROM attempts WHERE position <= ?", [header.position]);
+      const today = this.#commitsPerDay(header.time);
+      this.#setMeta("today", JSON.stringify({ ...today, commits: today.commits + 1 }));
     })();
+  }
+
+  /** How many commits were recorded on the UTC day of `time`. Remembers one day. */
+  commitsOn(time: number): number {
+    return this.#commitsPerDay(time).commits;
   }
 
   /** Takes over stamps of entries whose content turned out to be the same. */
@@ -244,7 +262,7 @@ export class Index implements Disposable {
       file?.sha256 ?? null,
       JSON.stringify(entry),
     );
-    if (file && file.size > 0) {
+    if (file && file.size > 0 && stamp !== UNRESTORED) {
       this.#db.run("INSERT OR IGNORE INTO contents (sha256, extents) VALUES (?, ?)", [
         file.sha256,
         JSON.stringify(file.extents),
@@ -256,6 +274,14 @@ export class Index implements Disposable {
     const { dir, name } = split(path);
     this.#removeOne.run(dir, name);
     this.#removeBelow.run(path, ...below(path));
+  }
+
+  #commitsPerDay(time: number): { readonly day: number; readonly commits: number } {
+    const day = Math.floor(time / 86_400_000);
+    const value = this.#meta("today");
+    const last =
+      value === undefined ? undefined : (JSON.parse(value) as { day: number; commits: number });
+    return last?.day === day ? last : { day, commits: 0 };
   }
 
   #meta(key: string): string | undefined {

@@ -23,7 +23,20 @@ export type Reading =
       readonly message: string;
     };
 
-export type SkipReason = "unreadable" | "too_big" | "bad_name" | "corrupt_database" | "failing";
+export type SkipReason =
+  /** Permissions, or it turns into something else each time it is looked at. */
+  | "unreadable"
+  | "too_big"
+  /** The name, or a link's target, is not UTF-8, or too deep. */
+  | "bad_name"
+  /** Another file system is mounted there. */
+  | "other_mount"
+  /** SQLite's own check found it damaged; the last good copy stays. */
+  | "corrupt_database"
+  /** Locked or rewritten all the time: tried again later. */
+  | "busy_database"
+  /** The disk itself fails: nothing may be committed from it. */
+  | "failing";
 
 /** Content the store does not have yet. */
 export type NewContent =

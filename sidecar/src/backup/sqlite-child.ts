@@ -1,0 +1,130 @@
+import { readdirSync, readlinkSync, statSync, writeSync } from "node:fs";
+import { DatabaseSync, backup } from "node:sqlite";
+
+import type { ChildAnswer, ChildJob } from "./sqlite-process.ts";
+
+/**
+ * A process of its own that reads databases through SQLite and in no other way: closing any other descriptor of such a
+ * file would give up the locks SQLite holds on it. Jobs are the argument, answers are lines of standard output.
+ * It ends without closing a database, because the last one to close it would write its log back into it.
+ */
+
+const SQLITE_CORRUPT = 11;
+const SQLITE_NOTADB = 26;
+/** Enough for any database in one step: a foreign commit between two steps would start the copy anew. */
+const ALL_PAGES = 2 ** 31 - 1;
+/** How long SQLite waits for a lock. */
+const BUSY_MS = 2_000;
+
+type Outcome =
+  | { readonly kind: "copied" }
+  | {
+      readonly kind: "corrupt" | "not_a_database" | "failed" | "lost";
+      readonly message: string;
+    };
+
+/** Kept, so that none is closed by the garbage collector either. */
+const held: DatabaseSync[] = [];
+
+for (const job of JSON.parse(process.argv[2] ?? "[]") as ChildJob[]) answer(job.id, await run(job));
+// An ordinary exit could close them.
+process.kill(process.pid, "SIGKILL");
+
+async function run(job: ChildJob): Promise<ChildAnswer> {
+  const start = performance.now();
+  const result = await copy(job).catch(failure);
+  return { ...result, tookMs: performance.now() - start };
+}
+
+async function copy(job: ChildJob): Promise<Outcome> {
+  const earlier = new Set(descriptors().map(([fd]) => fd));
+  const database = open(`/proc/self/fd/${job.folder}/${job.name}`, job.mode);
+  const main = descriptorOf(job);
+  if (main === undefined) return { kind: "lost", message: "another file is in its place" };
+  const damage = job.target === undefined ? serialize(database, job) : await backUp(database, job);
+  const stranger = strangerBeside(main, earlier);
+  if (stranger !== undefined) return { kind: "lost", message: "its log is another folder's" };
+  return damage === undefined ? { kind: "copied" } : { kind: "corrupt", message: damage };
+}
+
+function open(path: string, mode: ChildJob["mode"]): DatabaseSync {
+  const query = { rest: "?mode=ro&immutable=1", shared: "?mode=ro", own: "?mode=rw" }[mode];
+  const uri = `file:${path.split("/").map(encodeURIComponent).join("/")}${query}`;
+  const database = new DatabaseSync(uri, { readOnly: mode !== "own", timeout: BUSY_MS });
+  held.push(database);
+  return database;
+}
+
+/** Writes the whole database into the open file `job.output`. Returns what is damaged, if it was asked. */
+function serialize(database: DatabaseSync, job: ChildJob): string | undefined {
+  const bytes = database.serialize();
+  for (let offset = 0; offset < bytes.length;) {
+    offset += writeSync(job.output, bytes, offset, bytes.length - offset, offset);
+  }
+  if (!job.check) return undefined;
+  // A database in memory has no write-ahead log, and one that says it does is refused.
+  bytes.fill(1, 18, 20);
+  const copied = new DatabaseSync(":memory:");
+  copied.deserialize(bytes);
+  return check(copied);
+}
+
+async function backUp(database: DatabaseSync, job: ChildJob): Promise<string | undefined> {
+  const target = job.target ?? "";
+  await backup(database, target, { rate: ALL_PAGES });
+  return job.check ? check(open(target, "rest")) : undefined;
+}
+
+function check(database: DatabaseSync): string | undefined {
+  try {
+    const row = database.prepare("PRAGMA quick_check(1)").get();
+    const said = String(row?.["quick_check"]);
+    return said === "ok" ? undefined : said;
+  } catch (error) {
+    return (error as Error).message;
+  }
+}
+
+/** Where the file that SQLite opened really is, if it is the one that was meant. */
+function descriptorOf(job: ChildJob): string | undefined {
+  for (const [fd, target] of descriptors()) {
+    const stat = statSync(`/proc/self/fd/${fd}`, { bigint: true, throwIfNoEntry: false });
+    if (stat?.isFile() && `${stat.dev}:${stat.ino}` === job.inode) return target;
+  }
+  return undefined;
+}
+
+/** A log or shared memory that was opened and does not lie beside `main`: the folder was swapped between the two. */
+function strangerBeside(main: string, earlier: ReadonlySet<number>): string | undefined {
+  for (const [fd, target] of descriptors()) {
+    const plain = target.replace(/ \(deleted\)$/, "");
+    if (earlier.has(fd) || plain === main || !/-(?:wal|shm|journal)$/.test(plain)) continue;
+    if (!["-wal", "-shm", "-journal"].some((suffix) => plain === main + suffix)) return plain;
+  }
+  return undefined;
+}
+
+function descriptors(): [number, string][] {
+  const found: [number, string][] = [];
+  for (const fd of readdirSync("/proc/self/fd")) {
+    try {
+      found.push([Number(fd), readlinkSync(`/proc/self/fd/${fd}`)]);
+    } catch {
+      // The one that lists the others is closed by now.
+    }
+  }
+  return found;
+}
+
+function failure(error: unknown): Outcome {
+  const code = (error as { errcode?: number }).errcode ?? 0;
+  const { message } = error as Error;
+  // The low byte is the kind of error, the rest says more about it.
+  if ((code & 0xff) === SQLITE_NOTADB) return { kind: "not_a_database", message };
+  if ((code & 0xff) === SQLITE_CORRUPT) return { kind: "corrupt", message };
+  return { kind: "failed", message: code === 0 ? message : `${message} (SQLite ${code})` };
+}
+
+function answer(id: number, result: ChildAnswer): void {
+  writeSync(1, `${JSON.stringify({ id, ...result })}\n`);
+}
