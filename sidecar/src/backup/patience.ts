@@ -1,0 +1,132 @@
+import type { Clock } from "../platform/clock.ts";
+import { StoreError, isStoreError } from "../store/store.ts";
+
+/** How the store answers at the moment. */
+export type Reach = "ok" | "unreachable" | "denied";
+
+/** The first wait; each further one may be twice as long, up to the second number. Source: backup.md, "Commit". */
+const BASE_MS = 500;
+const LONGEST_MS = 30_000;
+/** Credentials do not come back by asking often; new ones may be put in place at any time. */
+const DENIED_MS = 60_000;
+/** One failure is weather. */
+const FAILURES_TO_TELL = 3;
+
+export interface PatienceOptions {
+  readonly clock: Clock;
+  /** In [0, 1). */
+  readonly random?: () => number;
+  /** Called when `reach` changes: once at the start of an outage, once at its end. */
+  readonly onChange?: (reach: Reach, error: StoreError | undefined) => void;
+}
+
+export interface InsistOptions {
+  readonly signal: AbortSignal;
+  /** After so long one try counts as failed. */
+  readonly timeoutMs: number;
+  /** True where `missing` can only mean the bucket or folder itself: waited out like refused credentials. */
+  readonly missingIsTrouble?: boolean;
+}
+
+/** Asks a store again until it answers, whoever asks: what is known of an outage is shared. Waits have full jitter. */
+export class Patience {
+  readonly #clock: Clock;
+  readonly #random: () => number;
+  readonly #onChange: (reach: Reach, error: StoreError | undefined) => void;
+  #reach: Reach = "ok";
+  #failures = 0;
+
+  constructor(options: PatienceOptions) {
+    this.#clock = options.clock;
+    this.#random = options.random ?? Math.random;
+    this.#onChange = options.onChange ?? (() => undefined);
+  }
+
+  get reach(): Reach {
+    return this.#reach;
+  }
+
+  /** The answer of `work`, asked for ever. Throws what another try cannot change, and the signal's reason. */
+  async insist<T>(work: (signal: AbortSignal) => Promise<T>, options: InsistOptions): Promise<T> {
+    for (let failures = 0; ; failures += 1) {
+      options.signal.throwIfAborted();
+      try {
+        const answer = await this.#once(work, options);
+        this.#answered();
+        return answer;
+      } catch (error) {
+        options.signal.throwIfAborted();
+        const denied =
+          isStoreError(error, "denied") ||
+          (options.missingIsTrouble === true && isStoreError(error, "missing"));
+        if (!denied && !isStoreError(error, "unavailable", "throttled")) {
+          // Any clear word of the store is an answer too.
+          if (isStoreError(error)) this.#answered();
+          throw error;
+        }
+        this.#failed(denied ? "denied" : "unreachable", error);
+        await this.pause(denied ? Infinity : failures, options.signal);
+      }
+    }
+  }
+
+  /** Waits as after `failures` failures in a row. */
+  async pause(failures: number, signal: AbortSignal): Promise<void> {
+    if (failures === Infinity) {
+      await this.#clock.sleep(DENIED_MS * (0.5 + this.#random() / 2), signal);
+      return;
+    }
+    const most = Math.min(LONGEST_MS, BASE_MS * 2 ** Math.min(failures, 16));
+    await this.#clock.sleep(most * this.#random(), signal);
+  }
+
+  async #once<T>(
+    work: (signal: AbortSignal) => Promise<T>,
+    { signal, timeoutMs }: InsistOptions,
+  ): Promise<T> {
+    const late = new AbortController();
+    const cancel = this.#clock.after(timeoutMs, () =>
+      late.abort(
+        new StoreError("unavailable", `Cannot reach the store: no answer for ${timeoutMs} ms`),
+      ),
+    );
+    const either = AbortSignal.any([signal, late.signal]);
+    try {
+      // Raced, because a store that hangs may not listen to the signal either.
+      return await Promise.race([work(either), rejectOnAbort(either)]);
+    } catch (error) {
+      throw late.signal.aborted ? late.signal.reason : error;
+    } finally {
+      cancel();
+    }
+  }
+
+  #failed(reach: "unreachable" | "denied", error: StoreError): void {
+    this.#failures += 1;
+    if (reach === "unreachable" && this.#failures < FAILURES_TO_TELL) return;
+    this.#become(reach, error);
+  }
+
+  #answered(): void {
+    this.#failures = 0;
+    this.#become("ok", undefined);
+  }
+
+  #become(reach: Reach, error: StoreError | undefined): void {
+    if (this.#reach === reach) return;
+    this.#reach = reach;
+    this.#onChange(reach, error);
+  }
+}
+
+function rejectOnAbort(signal: AbortSignal): Promise<never> {
+  return new Promise((_, reject) => {
+    if (signal.aborted) reject(signal.reason as Error);
+    else signal.addEventListener("abort", () => reject(signal.reason as Error), { once: true });
+  });
+}
+
+/** How long one put may take: a minute, and what its bytes need at 100 KB a second. */
+export function putTimeoutMs(sizeBytes: number): number {
+  return 60_000 + Math.ceil(sizeBytes / 100);
+}
