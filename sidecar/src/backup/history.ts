@@ -35,6 +35,9 @@ export class HistoryError extends Error {
   }
 }
 
+/** What reading the history needs of a store. */
+export type StoreReads = Pick<Store, "get" | "stream" | "list">;
+
 export interface ReadOptions {
   readonly signal?: AbortSignal | undefined;
 }
@@ -58,7 +61,7 @@ export interface FoldOptions extends ReadOptions {
 
 /** The newest position, 0 where there is no commit. `known` is one that was seen before: LIST starts there. */
 export async function readHead(
-  store: Store,
+  store: StoreReads,
   options: ReadOptions & { readonly known?: number | undefined } = {},
 ): Promise<number> {
   const { known = 0, signal } = options;
@@ -76,15 +79,28 @@ export async function readHead(
 
 /** The position of the newest checkpoint, at or before a position where one is given; undefined if there is none. */
 export async function newestCheckpoint(
-  store: Store,
+  store: StoreReads,
   options: ReadOptions & { readonly atOrBefore?: number | undefined } = {},
 ): Promise<number | undefined> {
   return (await checkpointsBefore(store, options))[0];
 }
 
+/** The positions that commits and checkpoints are there for, newest first. */
+export async function listPositions(
+  store: StoreReads,
+  options: ReadOptions & { readonly atOrBefore: number },
+): Promise<{ readonly commits: readonly number[]; readonly checkpoints: readonly number[] }> {
+  const { atOrBefore, signal } = options;
+  const commits = (await listCommits(store, { after: 0, signal }))
+    .map(({ position }) => position)
+    .filter((position) => position <= atOrBefore)
+    .toReversed();
+  return { commits, checkpoints: await checkpointsBefore(store, options) };
+}
+
 /** Throws HistoryError (`incomplete`, `broken`). */
 export async function readCommit(
-  store: Store,
+  store: StoreReads,
   position: number,
   options: ReadOptions = {},
 ): Promise<DecodedCommit> {
@@ -101,7 +117,7 @@ export async function readCommit(
 
 /** A checkpoint's header, its entries put into `tree`. Throws HistoryError (`incomplete`, `broken`). */
 export async function readCheckpoint(
-  store: Store,
+  store: StoreReads,
   position: number,
   options: ReadOptions = {},
 ): Promise<{ readonly header: CheckpointHeader; readonly tree: Tree }> {
@@ -123,7 +139,7 @@ export async function readCheckpoint(
  * commit at all. What vanishes while it is read is looked for again once, from a newer checkpoint perhaps.
  */
 export async function foldTree(
-  store: Store,
+  store: StoreReads,
   options: FoldOptions = {},
 ): Promise<FoldedTree | undefined> {
   try {
@@ -134,7 +150,7 @@ export async function foldTree(
   }
 }
 
-async function foldOnce(store: Store, options: FoldOptions): Promise<FoldedTree | undefined> {
+async function foldOnce(store: StoreReads, options: FoldOptions): Promise<FoldedTree | undefined> {
   const { at, signal } = options;
   const base = await readBase(store, options);
   const listed = await listCommits(store, { after: base.position, signal });
@@ -183,7 +199,7 @@ interface Base {
 }
 
 /** The newest checkpoint that can be used, or the empty tree before the first commit. */
-async function readBase(store: Store, { at, signal }: FoldOptions): Promise<Base> {
+async function readBase(store: StoreReads, { at, signal }: FoldOptions): Promise<Base> {
   let fault: unknown;
   for (const position of await checkpointsBefore(store, { atOrBefore: at, signal })) {
     try {
@@ -213,7 +229,7 @@ interface ListedCommit {
 }
 
 async function listCommits(
-  store: Store,
+  store: StoreReads,
   { after, signal }: { readonly after: number; readonly signal: AbortSignal | undefined },
 ): Promise<ListedCommit[]> {
   const found: ListedCommit[] = [];
@@ -227,7 +243,7 @@ async function listCommits(
 
 /** Positions of checkpoints, newest first. */
 async function checkpointsBefore(
-  store: Store,
+  store: StoreReads,
   { atOrBefore = Infinity, signal }: ReadOptions & { readonly atOrBefore?: number | undefined },
 ): Promise<number[]> {
   const found: number[] = [];
@@ -239,7 +255,7 @@ async function checkpointsBefore(
 }
 
 async function* listAll(
-  store: Store,
+  store: StoreReads,
   prefix: string,
   options: ReadOptions & { readonly after?: string | undefined },
 ): AsyncGenerator<ObjectInfo> {

@@ -16,6 +16,12 @@ export function stampOf(stat: BigIntStats): string | undefined {
 }
 
 /**
+ * Stands in the index for the stamp of an entry that the history has and a restore could not bring back: its absence on
+ * the disk is no deletion, and what the store says it has of it is not to be relied on.
+ */
+export const UNRESTORED = "unrestored";
+
+/**
  * The stamp of a database: that of its main file and of its write-ahead log or journal, either of which may hold the
  * newest rows. `-shm` says nothing.
  */

@@ -78,6 +78,17 @@ export class Dir implements Disposable {
     return this.#act("look at", name, (path) => lstatSync(path, { bigint: true }));
   }
 
+  /** True if anything has this name here. */
+  has(name: string): boolean {
+    try {
+      this.lstat(name);
+      return true;
+    } catch (error) {
+      if (error instanceof VolumeError && error.kind === "missing") return false;
+      throw error;
+    }
+  }
+
   /** The names in this folder, in no order. A name that is not UTF-8 contains U+FFFD and cannot be opened through it. */
   names(): string[] {
     try {

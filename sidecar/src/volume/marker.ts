@@ -24,6 +24,8 @@ const restoreSchema = z.looseObject({
   kind: z.enum(["whole", "forward"]),
   /** The folder below ours that takes what was in the way. */
   replaced: z.string().regex(/^replaced-[0-9]+$/),
+  /** While placing: all names at the top of the new tree. */
+  names: z.array(z.string()).optional(),
 });
 
 const markerSchema = z.looseObject({
