@@ -3,7 +3,7 @@ import { dirname, join, relative } from "node:path";
 import { fileURLToPath } from "node:url";
 
 import { installMachine } from "./install/machine.mjs";
-import { InstallError, say } from "./install/step.mjs";
+import { explain, say } from "./install/step.mjs";
 import { requireFreePorts } from "./local/free-ports.mjs";
 import { HELP, parseOptions, UsageError } from "./local/options.mjs";
 import { showProgress } from "./local/progress.mjs";
@@ -16,7 +16,7 @@ const log = join(home, "sidecar.log");
 const pidFile = join(home, "pid");
 const startedAt = Date.now();
 
-process.exitCode = await main().catch(explain);
+process.exitCode = await main().catch(explainHere);
 
 async function main() {
   const options = parseOptions(process.argv.slice(2), process.env);
@@ -104,16 +104,8 @@ function requireNoOther() {
   );
 }
 
-function explain(error) {
-  if (error.name === "AbortError") return 130;
-  if (error instanceof UsageError) {
-    console.error(error.message);
-    return 2;
-  }
-  if (error instanceof InstallError) {
-    console.error(error.message);
-    if (error.advice) console.error(error.advice);
-    return 1;
-  }
-  throw error;
+function explainHere(error) {
+  if (!(error instanceof UsageError)) return explain(error);
+  console.error(error.message);
+  return 2;
 }

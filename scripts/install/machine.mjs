@@ -6,8 +6,9 @@ import { withoutNpmRun } from "./npm.mjs";
 import { installOpenclaw } from "./openclaw.mjs";
 
 /**
- * Installs all that a machine needs to run here and resolves with { bun, openclawDir, path }: the
- * PATH finds bun, caddy and rg, and nothing that npm added to it for the time of a run.
+ * Installs all that a machine needs to run here and resolves with { bun, node, caddy,
+ * openclawDir, path }: programs, OpenClaw's folder, and a PATH that finds bun, caddy and rg, and
+ * nothing that npm added to it for the time of a run. `node` is OpenClaw's.
  */
 export async function installMachine(root, { signal } = {}) {
   const bun = await installBun(root, { signal });
@@ -15,5 +16,11 @@ export async function installMachine(root, { signal } = {}) {
   const caddy = await installDebianProgram(root, { package: "caddy", program: "caddy", signal });
   const ripgrep = await installDebianProgram(root, { package: "ripgrep", program: "rg", signal });
   const folders = [bun.folder, dirname(caddy), dirname(ripgrep), withoutNpmRun(process.env).PATH];
-  return { bun: bun.path, openclawDir: openclaw.folder, path: [...new Set(folders)].join(":") };
+  return {
+    bun: bun.path,
+    node: openclaw.node,
+    caddy,
+    openclawDir: openclaw.folder,
+    path: [...new Set(folders)].join(":"),
+  };
 }

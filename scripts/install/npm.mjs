@@ -8,22 +8,22 @@ import { run } from "./step.mjs";
  * them anyway, so that every machine takes the one path that always works.
  */
 export async function npmCi(folder, { what, signal, omitDev = false }) {
-  const [command, ...before] = npmCommand();
-  const args = [
-    "ci",
-    "--ignore-scripts",
-    "--no-audit",
-    "--no-fund",
-    "--no-update-notifier",
-    "--loglevel=error",
-  ];
-  const groups = omitDev ? ["--omit=dev"] : ["--include=dev"];
-  await run(command, [...before, ...args, ...groups, "--include=optional"], {
+  const args = ["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--include=optional"];
+  await npm([...args, omitDev ? "--omit=dev" : "--include=dev"], {
     what,
     cwd: folder,
-    env: withoutNpmRun(process.env),
     signal,
     advice: `Run "npm ci" in ${folder} by hand to see more, then run this again.`,
+  });
+}
+
+/** Runs npm to its end and resolves with what it printed. */
+export function npm(args, options) {
+  const [command, ...before] = npmCommand();
+  const quiet = ["--no-update-notifier", "--loglevel=error"];
+  return run(command, [...before, ...args, ...quiet], {
+    ...options,
+    env: withoutNpmRun(process.env),
   });
 }
 

@@ -16,6 +16,15 @@ export class InstallError extends Error {
   }
 }
 
+/** Prints why a command could not do its work and returns its exit code; throws what is a fault of our own. */
+export function explain(error) {
+  if (error.name === "AbortError") return 130;
+  if (!(error instanceof InstallError)) throw error;
+  console.error(error.message);
+  if (error.advice) console.error(error.advice);
+  return 1;
+}
+
 export function say(text) {
   console.log(`» ${text}`);
 }

@@ -1,0 +1,73 @@
+import { spawnSync } from "node:child_process";
+import { mkdirSync, rmSync } from "node:fs";
+import { join } from "node:path";
+
+import { run } from "../install/step.mjs";
+
+/**
+ * Buildah with a store of its own in .local/image, so that this machine's other images are neither
+ * used nor filled up.
+ */
+export class Buildah {
+  #options;
+  #signal;
+
+  constructor(root, { signal } = {}) {
+    const folder = join(root, ".local/image");
+    mkdirSync(folder, { recursive: true });
+    this.#signal = signal;
+    this.layered = canMountOverlay(folder);
+    this.#options = [
+      ["--root", join(folder, "storage")],
+      ["--runroot", join(folder, "run")],
+      // "vfs" works everywhere and copies everything for each layer.
+      ["--storage-driver", this.layered ? "overlay" : "vfs"],
+    ].flat();
+  }
+
+  /** Runs one command to its end; resolves with what it printed, trimmed. */
+  async run(args, { what = `run buildah ${args[0]}`, cwd } = {}) {
+    const output = await run("buildah", [...this.#options, ...args], {
+      what,
+      cwd,
+      signal: this.#signal,
+    });
+    return output.trim();
+  }
+
+  has(image) {
+    const args = [...this.#options, "inspect", "--type", "image", image];
+    return spawnSync("buildah", args).status === 0;
+  }
+
+  /** Forgets all cached layers once there are more than `max`; the next build then starts afresh. */
+  async prune(max) {
+    const ids = (await this.run(["images", "--all", "--quiet"])).split("\n");
+    if (ids.length > max) await this.run(["rmi", "--prune"]);
+  }
+
+  /** A new container of an image, as { root, remove }: its file system, and its end. */
+  async mount(image) {
+    const container = await this.run(["from", image]);
+    const root = await this.run(["mount", container]);
+    return { root, remove: () => this.run(["rm", container]) };
+  }
+
+  /** What the image says about itself: { Entrypoint, Env, WorkingDir, … }. */
+  async config(image) {
+    return JSON.parse(await this.run(["inspect", "--type", "image", image])).OCIv1.config;
+  }
+}
+
+function canMountOverlay(folder) {
+  const trial = join(folder, "overlay-trial");
+  for (const name of ["lower", "upper", "work", "merged"]) {
+    mkdirSync(join(trial, name), { recursive: true });
+  }
+  const options = `lowerdir=${trial}/lower,upperdir=${trial}/upper,workdir=${trial}/work`;
+  // In a namespace of its own, where it ends with the command.
+  const mount = ["mount", "-t", "overlay", "overlay", "-o", options, join(trial, "merged")];
+  const works = spawnSync("unshare", ["--mount", ...mount]).status === 0;
+  rmSync(trial, { recursive: true, force: true });
+  return works;
+}
