@@ -57,16 +57,15 @@ test.skipIf(reason !== undefined)(
     }
     expect(readAs(uidOf("agent", passwd), `/proc/${machine.pid}/environ`)).toContain("denied");
 
-    const links = [
+    const links: readonly (readonly [string, string])[] = [
       ["home/node/.openclaw", "/data/openclaw"],
       ["home/node/workspace", "/data/workspace"],
       ["root/clawd", "/data/workspace"],
       ["root/.clawdbot", "/data/openclaw"],
       ["root/.openclaw", "/data/openclaw"],
     ];
-    for (const [link = "", target] of links)
-      expect(readlinkSync(join(machine.root, link))).toBe(target);
-    expect<unknown>(readdirSync(join(dir.path, "data"))).toEqual(
+    for (const [link, target] of links) expect(readlinkSync(join(machine.root, link))).toBe(target);
+    expect(readdirSync(join(dir.path, "data"))).toEqual(
       expect.arrayContaining(["home", "openclaw", "workspace"]),
     );
 
