@@ -1,0 +1,180 @@
+import { Hono, type MiddlewareHandler } from "hono";
+import { cors } from "hono/cors";
+import { HTTPException } from "hono/http-exception";
+import { requestId } from "hono/request-id";
+
+import type { Clock } from "./platform/clock.ts";
+import type { Logger } from "./platform/log.ts";
+import type { AppEnv } from "./server/app-env.ts";
+import { mustCloseAfter } from "./server/unread-body.ts";
+
+export interface AppOptions {
+  /** Made by createAuth: stands before everything that is not named public here. */
+  readonly auth: MiddlewareHandler<AppEnv>;
+  /** Routes of /files, served with and without that prefix. */
+  readonly files: Hono;
+  /** Routes below /machine that need the token. */
+  readonly machine: Hono;
+  /** Routes at the top that need no token, such as /livez and /machine/livez. */
+  readonly publicRoutes: readonly Hono[];
+  /** Exact origins whose pages may call with credentials. */
+  readonly corsOrigins: readonly string[];
+  readonly log: Logger;
+  readonly clock: Clock;
+}
+
+/** Everything the machine answers over HTTP. Errors are `{error, code, requestId}`. */
+export function createApp(options: AppOptions): Hono<AppEnv> {
+  const { auth, files, machine, publicRoutes, corsOrigins, log, clock } = options;
+  const app = new Hono<AppEnv>();
+  app.use(requestId());
+  app.use(logRequests(log, clock));
+  app.use(keepAnswers(clock));
+  app.use(
+    cors({
+      origin: [...corsOrigins],
+      credentials: true,
+      allowMethods: ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"],
+      exposeHeaders: [
+        "Content-Disposition",
+        "Content-Length",
+        "Content-Range",
+        "ETag",
+        "Retry-After",
+        "X-Request-Id",
+      ],
+      maxAge: 600,
+    }),
+  );
+  app.onError((error, c) => {
+    const requestId = c.get("requestId");
+    if (error instanceof HTTPException) {
+      return c.json({ error: error.message, code: "refused", requestId }, error.status);
+    }
+    log.error({ requestId, method: c.req.method, path: c.req.path, error }, "Request failed");
+    return c.json({ error: "Internal error", code: "internal", requestId }, 500);
+  });
+  app.notFound((c) =>
+    c.json({ error: "No such route", code: "no_route", requestId: c.get("requestId") }, 404),
+  );
+
+  for (const path of ["/health", "/files/health"]) {
+    app.get(path, (c) => c.json({ status: "ok", service: "file-server" }));
+  }
+  for (const routes of publicRoutes) app.route("/", routes);
+  app.use(auth);
+  app.route("/machine", machine);
+  app.route("/files", files);
+  app.route("/", files);
+  return app;
+}
+
+/** One line per request, without its query: the token may be there. The platform's own checks only when asked for. */
+function logRequests(log: Logger, clock: Clock): MiddlewareHandler<AppEnv> {
+  return async (c, next) => {
+    const start = clock.monotonic();
+    await next();
+    const { status } = c.res;
+    const fields = {
+      requestId: c.get("requestId"),
+      method: c.req.method,
+      path: c.req.path,
+      status,
+      durationMs: Math.round(clock.monotonic() - start),
+    };
+    const quiet = status === 429 || /\/(?:livez|readyz|health|metrics)$/.test(c.req.path);
+    if (quiet) log.debug(fields, "Request answered");
+    else log.info(fields, "Request answered");
+  };
+}
+
+/** Headers for every answer, and a way to the client for those given before the body was read. */
+function keepAnswers(clock: Clock): MiddlewareHandler<AppEnv> {
+  return async (c, next) => {
+    await next();
+    const { headers, status } = c.res;
+    headers.set("X-Content-Type-Options", "nosniff");
+    headers.set("Referrer-Policy", "no-referrer");
+    if (!headers.has("Cache-Control")) headers.set("Cache-Control", "no-store");
+    if (await mustCloseAfter(c.req.raw, { refused: status >= 400, clock })) {
+      headers.set("Connection", "close");
+    }
+  };
+}
+
+export interface ServerOptions {
+  readonly app: Pick<Hono<AppEnv>, "fetch">;
+  /** 0 takes any free port. */
+  readonly port: number;
+  /** Default: all addresses. */
+  readonly hostname?: string;
+  readonly log: Logger;
+  /** A connection on which nothing moves for so long is closed. At most, and by default, 255 s: slow clients and long answers. */
+  readonly idleTimeoutS?: number;
+}
+
+/** Bun answers a longer body itself and without our words, so that this is far above every limit of our own. */
+const MAX_BODY_BYTES = 2 ** 40;
+
+/** The listening socket. */
+export class Server {
+  readonly name = "server";
+  readonly #options: ServerOptions;
+  #server: Bun.Server<undefined> | undefined;
+
+  constructor(options: ServerOptions) {
+    this.#options = options;
+  }
+
+  /** The port it listens on. Throws before `start`. */
+  get port(): number {
+    const port = this.#server?.port;
+    if (port === undefined) throw new Error("Cannot tell the port: the server has not started");
+    return port;
+  }
+
+  /** Resolves when connections are accepted. Throws where the port is taken. */
+  async start(signal: AbortSignal): Promise<void> {
+    signal.throwIfAborted();
+    const { app, port, hostname = "0.0.0.0", log, idleTimeoutS = 255 } = this.#options;
+    try {
+      this.#server = Bun.serve({
+        port,
+        hostname,
+        idleTimeout: idleTimeoutS,
+        maxRequestBodySize: MAX_BODY_BYTES,
+        development: false,
+        fetch: (request, server) =>
+          app.fetch(request, { peer: server.requestIP(request)?.address }),
+        error(error) {
+          log.error({ error }, "Request failed outside the app");
+          return Response.json({ error: "Internal error", code: "internal" }, { status: 500 });
+        },
+      });
+    } catch (error) {
+      throw new Error(`Cannot listen on "${hostname}:${port}": ${messageOf(error)}`, {
+        cause: error,
+      });
+    }
+  }
+
+  /** Takes no more connections, lets requests end until the signal aborts, then cuts them off. */
+  async stop(signal: AbortSignal): Promise<void> {
+    const server = this.#server;
+    this.#server = undefined;
+    if (!server) return;
+    await Promise.race([server.stop(), aborted(signal)]);
+    await server.stop(true);
+  }
+}
+
+function aborted(signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal.aborted) resolve();
+    else signal.addEventListener("abort", () => resolve(), { once: true });
+  });
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}
