@@ -14,12 +14,12 @@ const phaseSchema = z.enum(["accepting", "preparing", "draining", "prepared"]);
 export type Phase = z.infer<typeof phaseSchema>;
 
 const frameSchema = z.discriminatedUnion("type", [
-  z.looseObject({ type: z.literal("event"), event: z.string(), payload: z.unknown() }),
+  z.looseObject({ type: z.literal("event"), event: z.string(), payload: z.unknown().optional() }),
   z.looseObject({
     type: z.literal("res"),
     id: z.string(),
     ok: z.boolean(),
-    payload: z.unknown(),
+    payload: z.unknown().optional(),
     error: z
       .looseObject({
         code: z.string().catch("UNKNOWN"),

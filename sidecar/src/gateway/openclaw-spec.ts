@@ -7,7 +7,7 @@ import type { ChildService, ChildUser, ChildVerdict } from "./child-service.ts";
 import { classifyExit, type Refusal } from "./exit.ts";
 import { getJson } from "./http-probe.ts";
 import { endLeftovers } from "./leftovers.ts";
-import { stopOpenclaw } from "./openclaw-stop.ts";
+import { stopOpenclaw, type StopSession } from "./openclaw-stop.ts";
 import type { GatewaySession } from "./session.ts";
 
 const ADMISSION_TIMEOUT_MS = 5 * 60_000;
@@ -21,6 +21,9 @@ export interface OpenclawProgram {
   readonly entry: string;
 }
 
+/** The part of the session that the service needs. */
+export type SpecSession = StopSession & Pick<GatewaySession, "stop" | "trouble">;
+
 export interface OpenclawOptions extends OpenclawProgram {
   /** MiB of JavaScript heap. */
   readonly heapMb: number;
@@ -30,7 +33,7 @@ export interface OpenclawOptions extends OpenclawProgram {
   /** From `openclawEnvironment`. */
   readonly env: Readonly<Record<string, string>>;
   readonly user?: ChildUser | undefined;
-  readonly session: GatewaySession;
+  readonly session: SpecSession;
   /** Puts folders and config in order before each start. */
   readonly prepare: (signal: AbortSignal) => Promise<void>;
   /** Called after each admission: what was prepared is good. */

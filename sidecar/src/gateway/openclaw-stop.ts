@@ -21,12 +21,15 @@ const preparedSchema = z.looseObject({
 });
 const statusSchema = z.looseObject({ status: z.string() });
 
+/** The part of the session that a stop speaks through. */
+export type StopSession = Pick<GatewaySession, "start" | "identity" | "phase" | "request">;
+
 export interface OpenclawStopOptions {
   /** Milliseconds until the supervisor kills the group. */
   readonly budgetMs: number;
   /** Aborts when the deadline is now. */
   readonly signal: AbortSignal;
-  readonly session: GatewaySession;
+  readonly session: StopSession;
   /** True once the gateway is past its start, where it must not be cut off: it may be migrating. */
   readonly isStarted: () => Promise<boolean>;
   readonly clock: Clock;
@@ -101,7 +104,7 @@ async function drain(
 }
 
 async function handOff(
-  session: GatewaySession,
+  session: StopSession,
   suspensionId: string,
   target: GatewayIdentity,
 ): Promise<void> {

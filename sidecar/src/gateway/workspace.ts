@@ -57,6 +57,12 @@ export async function copyTemplate(options: TemplateOptions): Promise<TemplateRe
   const { dataDir, templateDir, env, owner, restored = false } = options;
   using root = new Root(dataDir);
   const before = readRecord(root);
+  if (before === "unreadable") {
+    return {
+      written: [],
+      problems: [`Cannot use "${RECORD}": it is not what this version writes`],
+    };
+  }
   if (before?.done) return { written: [], problems: [] };
   if (restored && !before) {
     await writeRecord(root, { version: 1, done: true, files: {} });
@@ -155,20 +161,26 @@ function templateFiles(templateDir: string): string[] {
   return files.sort();
 }
 
-function readRecord(root: Root): TemplateRecord | undefined {
+function readRecord(root: Root): TemplateRecord | "unreadable" | undefined {
   try {
     using place = root.place(RECORD, { links: "refuse" });
     const fd = place.dir.openFile(place.name);
     try {
-      return recordSchema.parse(JSON.parse(readFileSync(fd, "utf8")));
+      return recordSchema.safeParse(parseJson(readFileSync(fd, "utf8"))).data ?? "unreadable";
     } finally {
       closeSync(fd);
     }
   } catch (error) {
     if (isVolumeError(error, "missing")) return undefined;
-    throw new Error(`Cannot read "${RECORD}": it is not what this version writes`, {
-      cause: error,
-    });
+    throw error;
+  }
+}
+
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
   }
 }
 
