@@ -22,6 +22,7 @@ export function localEnvironment(root, { ports, machine, env }) {
     DATA_DIR: join(home, "data"),
     BACKUP_URL: pathToFileURL(join(home, "store")).href,
     PUBLIC_ORIGIN: `http://127.0.0.1:${ports.PUBLIC_PORT}`,
+    SIDECAR_RUNTIME_DIR: join(home, "run"),
     SIDECAR_SOCKET: socketPath(join(home, "sidecar.sock")),
     ...withoutNpmRun(env),
     PORT: String(ports.PORT),
