@@ -69,6 +69,13 @@ export async function collect(body: Body, options: ReadOptions): Promise<Uint8Ar
   return bytes;
 }
 
+/** The result of `work`, or the signal's reason as soon as it aborts; what is left of the work then goes unheard. */
+export async function orAborted<T>(work: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  if (!signal) return work;
+  using abort = rejection(signal);
+  return await Promise.race([work, abort.promise]);
+}
+
 /** A promise that only ever rejects: with the signal's reason, once it aborts. */
 function rejection(signal: AbortSignal | undefined): Disposable & { promise: Promise<never> } {
   const { promise, reject } = Promise.withResolvers<never>();

@@ -62,13 +62,13 @@ export class DirectoryStore implements Store {
     const unfinished = join(this.#path, UNFINISHED);
     const temporary = join(unfinished, randomUUID());
     try {
-      await mkdir(unfinished, { recursive: true, mode: 0o700 });
-      await this.#sweep(unfinished);
+      await onDisk(key, async () => {
+        await mkdir(unfinished, { recursive: true, mode: 0o700 });
+        await this.#sweep(unfinished);
+      });
       await writeDurably(temporary, body, { key, signal });
       signal?.throwIfAborted();
-      await this.#publish(temporary, key, ifAbsent);
-    } catch (error) {
-      throw directoryError(error, "put", key);
+      await onDisk(key, () => this.#publish(temporary, key, ifAbsent));
     } finally {
       await unlink(temporary).catch(() => undefined);
     }
@@ -253,18 +253,32 @@ interface OpenFile extends AsyncDisposable {
   readonly end: number;
 }
 
+/** A step of a put on our own disk. A source's errors are not ours to explain, even where they are a disk's too. */
+async function onDisk<T>(key: string, action: () => Promise<T>): Promise<T> {
+  try {
+    return await action();
+  } catch (error) {
+    throw directoryError(error, "put", key);
+  }
+}
+
 async function writeDurably(path: string, body: Body, options: ReadOptions): Promise<void> {
-  await using file = await open(path, "wx", 0o600);
+  const { key } = options;
+  await using file = await onDisk(key, () => open(path, "wx", 0o600));
   let position = 0;
   for await (const chunk of body instanceof Uint8Array ? [body] : exactly(body, options)) {
-    for (let offset = 0; offset < chunk.byteLength;) {
-      const left = chunk.byteLength - offset;
-      const { bytesWritten } = await file.write(chunk, offset, left, position);
-      offset += bytesWritten;
-      position += bytesWritten;
-    }
+    await onDisk(key, () => writeAll(file, chunk, position));
+    position += chunk.byteLength;
   }
-  await file.sync();
+  await onDisk(key, () => file.sync());
+}
+
+async function writeAll(file: FileHandle, bytes: Uint8Array, position: number): Promise<void> {
+  for (let offset = 0; offset < bytes.byteLength;) {
+    const left = bytes.byteLength - offset;
+    const { bytesWritten } = await file.write(bytes, offset, left, position + offset);
+    offset += bytesWritten;
+  }
 }
 
 async function readInto(file: OpenFile, bytes: Uint8Array, position: number): Promise<number> {

@@ -8,7 +8,7 @@ import {
 import { Upload } from "@aws-sdk/lib-storage";
 
 import type { Clock } from "../platform/clock.ts";
-import { exactlyHeldBack, sizeOf } from "./body.ts";
+import { exactlyHeldBack, orAborted, sizeOf } from "./body.ts";
 import type { Body, StoreError } from "./store.ts";
 
 const PART_BYTES = 8 << 20;
@@ -75,7 +75,7 @@ function uploadClient(
     if (command instanceof AbortMultipartUploadCommand) return abandon(command, options);
     const sender = ifAbsent && command instanceof CompleteMultipartUploadCommand ? once : client;
     try {
-      return await sender.send(command, { abortSignal: signals.ended });
+      return await orAborted(sender.send(command, { abortSignal: signals.ended }), signals.ended);
     } catch (error) {
       signals.failed.abort(error);
       throw error;

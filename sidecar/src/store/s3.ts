@@ -10,7 +10,7 @@ import {
 } from "@aws-sdk/client-s3";
 
 import { systemClock, type Clock } from "../platform/clock.ts";
-import { collect, sizeOf } from "./body.ts";
+import { collect, orAborted, sizeOf } from "./body.ts";
 import { checkKey, checkRange, pageSize } from "./key.ts";
 import { kindOfCode, s3Error } from "./s3-error.ts";
 import { s3Settings, useMd5, type S3StoreOptions } from "./s3-settings.ts";
@@ -251,7 +251,8 @@ export class S3Store implements Store {
   ): Promise<T> {
     signal?.throwIfAborted();
     try {
-      return await action();
+      // The SDK's pauses between its attempts, of up to 20 s, do not heed the signal.
+      return await orAborted(action(), signal);
     } catch (error) {
       signal?.throwIfAborted();
       throw this.#error(error, attempt);

@@ -1,4 +1,5 @@
 import { expect, test } from "bun:test";
+import { open } from "node:fs/promises";
 
 import {
   StoreError,
@@ -344,6 +345,19 @@ export function testStore(subject: string, harness: Harness): void {
     },
     120_000,
   );
+
+  given("fails with the source's own error, even where that is a disk's", async (store) => {
+    for (const sizeBytes of [10, 9 * MIB]) {
+      const failing: BodySource = {
+        sizeBytes,
+        async *open() {
+          yield new Uint8Array(5);
+          await open("/nonexistent/file");
+        },
+      };
+      await expect(store.put("k", failing)).rejects.toMatchObject({ code: "ENOENT" });
+    }
+  });
 
   given("leaves the old object alone when a put fails", async (store) => {
     await store.put("k", text.encode("old"));

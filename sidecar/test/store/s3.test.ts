@@ -1,20 +1,57 @@
-import { beforeAll } from "bun:test";
+import { beforeAll, expect, test } from "bun:test";
 
 import { PrefixedStore } from "../../src/store/prefixed.ts";
 import { S3Store } from "../../src/store/s3.ts";
 import { S3_START_LIMIT_MS, s3ForTests } from "../support/s3-server.ts";
-import { testStore } from "./contract.ts";
+import { expectKind, testStore } from "./contract.ts";
 
-beforeAll(async () => {
-  await s3ForTests();
-}, S3_START_LIMIT_MS);
+beforeAll(() => s3ForTests().then(() => undefined), S3_START_LIMIT_MS);
+
+async function bucket(): Promise<S3Store> {
+  const s3 = await s3ForTests();
+  return new S3Store({ ...s3, credentials: () => s3 });
+}
 
 testStore("S3Store", {
-  open: async () => {
-    const s3 = await s3ForTests();
-    return new PrefixedStore(
-      new S3Store({ ...s3, credentials: () => s3 }),
-      `${crypto.randomUUID()}/`,
-    );
-  },
+  open: async () => new PrefixedStore(await bucket(), `${crypto.randomUUID()}/`),
+});
+
+test("S3Store takes a key of 1,024 bytes", async () => {
+  const store = await bucket();
+  const key =
+    `${crypto.randomUUID()}/${"deep/".repeat(300)}`.slice(0, 1_023).replace(/\/$/, "x") + "y";
+  expect(key).toHaveLength(1_024);
+  await store.put(key, new Uint8Array(3), { ifAbsent: true });
+  await expectKind(store.put(key, new Uint8Array(4), { ifAbsent: true }), "exists");
+  expect(await store.head(key)).toMatchObject({ sizeBytes: 3 });
+  await store.delete([key]);
+});
+
+test("S3Store says denied for credentials that the server does not know", async () => {
+  const s3 = await s3ForTests();
+  const store = new S3Store({
+    ...s3,
+    credentials: () => ({ accessKeyId: "unknown", secretAccessKey: "wrong" }),
+  });
+  for (const call of [
+    () => store.put("k", new Uint8Array(1), { ifAbsent: true }),
+    () => store.get("k"),
+    () => store.head("k"),
+    () => store.list(""),
+    () => store.delete(["k"]),
+  ]) {
+    await expectKind(call(), "denied");
+  }
+});
+
+test("S3Store says missing for a bucket that is not there, not that nothing is in it", async () => {
+  const s3 = await s3ForTests();
+  const store = new S3Store({
+    ...s3,
+    bucket: `none-${crypto.randomUUID()}`,
+    credentials: () => s3,
+  });
+  await expectKind(store.list(""), "missing");
+  await expectKind(store.get("k"), "missing");
+  await expectKind(store.put("k", new Uint8Array(1)), "missing");
 });
