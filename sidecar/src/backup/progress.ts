@@ -17,6 +17,14 @@ const EVERY_MS = 500;
 /** Earlier than this nothing can be said. */
 const SETTLED_MS = 1_000;
 
+/** For people: `1,200 of 10,000 files, 12.5 of 40.0 MiB, 31 s left`. */
+export function progressLine({ files, filesDone, bytes, bytesDone, etaS }: Progress): string {
+  const mib = (count: number): string => (count / 1024 / 1024).toFixed(1);
+  const count = new Intl.NumberFormat("en");
+  const left = etaS === undefined ? "" : `, ${count.format(etaS)} s left`;
+  return `${count.format(filesDone)} of ${count.format(files)} files, ${mib(bytesDone)} of ${mib(bytes)} MiB${left}`;
+}
+
 /** Counts what is done and says how long the rest takes, at the pace so far. */
 export class ProgressMeter {
   readonly #clock: Clock;

@@ -35,6 +35,8 @@ const markerSchema = z.looseObject({
   state: z.enum(["restoring", "ready"]),
   /** The position of the history that the tree stands at (or is being brought to); 0 before the first commit. */
   position: z.int().min(0),
+  /** A new machine whose first files have still to be put there. */
+  fresh: z.boolean().optional(),
   restore: restoreSchema.optional(),
 });
 
@@ -102,6 +104,23 @@ export function writeMarker(root: Root, marker: Omit<Marker, "version">): void {
   }
   dir.rename(TEMPORARY, dir, NAME);
   dir.sync();
+}
+
+/** Changes some fields of a marker that is there; `undefined` removes one. Throws where there is none. */
+export function updateMarker(root: Root, changes: Partial<Omit<Marker, "version">>): void {
+  const reading = readMarker(root);
+  if (reading.kind === "missing") throw new Error("Cannot change the marker: there is none");
+  if (reading.kind !== "ok") throw new Error(reading.message);
+  writeMarker(root, { ...reading.marker, ...changes });
+}
+
+/** Why nothing may be committed from this volume as `user`; undefined where its marker says that it is whole and theirs. */
+export function whyNotReady(root: Root, user: string): string | undefined {
+  const reading = readMarker(root);
+  if (reading.kind === "missing") return "the volume has no marker any more";
+  if (reading.kind !== "ok") return reading.message;
+  if (reading.marker.user !== user) return `the volume belongs to user "${reading.marker.user}"`;
+  return reading.marker.state === "ready" ? undefined : "a restore is not finished";
 }
 
 /** True if anything is on the volume but what a fresh disk or the sidecar itself puts there. */
