@@ -1,5 +1,5 @@
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { dirname, join, relative } from "node:path";
+import { dirname, join, relative, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 
 import { installMachine } from "./install/machine.mjs";
@@ -11,20 +11,23 @@ import { localEnvironment } from "./local/settings.mjs";
 import { followLog, lastLines, startSidecar } from "./local/sidecar-process.mjs";
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
-const home = join(root, ".local/machine");
-const log = join(home, "sidecar.log");
-const pidFile = join(home, "pid");
+const main = join(root, "sidecar/src/main.ts");
+/** A first boot takes some 10 s, one that upgrades OpenClaw up to minutes. */
+const READY_LIMIT_MS = 180_000;
 const startedAt = Date.now();
 
-process.exitCode = await main().catch(explainHere);
+process.exitCode = await start().catch(explainHere);
 
-async function main() {
+async function start() {
   const options = parseOptions(process.argv.slice(2), process.env);
   if (options.help) {
     console.log(HELP);
     return 0;
   }
-  requireNoOther();
+  const home = resolve(options.dir ?? join(root, ".local/machine"));
+  const log = join(home, "sidecar.log");
+  const pidFile = join(home, "pid");
+  requireNoOther(pidFile);
   await requireFreePorts(options.ports);
 
   const interrupted = new AbortController();
@@ -42,9 +45,9 @@ async function main() {
   signal.throwIfAborted();
 
   mkdirSync(home, { recursive: true, mode: 0o700 });
-  const env = localEnvironment(root, { ports: options.ports, machine, env: process.env });
+  const env = localEnvironment(home, { ports: options.ports, machine, env: process.env });
   say(`Starting the machine; its log goes to ${relative(process.cwd(), log)}`);
-  sidecar = startSidecar({ bun: machine.bun, main: join(root, "sidecar/src/main.ts"), env, log });
+  sidecar = startSidecar({ bun: machine.bun, main, env, log });
   writeFileSync(pidFile, String(sidecar.pid));
   const endLog = options.log ? followLog(log, sidecar.logStart) : () => {};
 
@@ -52,12 +55,17 @@ async function main() {
   const exited = sidecar.exited.finally(() => gone.abort());
   const watching = AbortSignal.any([signal, gone.signal]);
   const origin = `http://127.0.0.1:${options.ports.PORT}`;
-  const ready = await showProgress({ origin, token: env.OPENCLAW_GATEWAY_TOKEN, signal: watching });
-  if (ready) printSummary({ env, options });
+  const outcome = await showProgress({
+    origin,
+    token: env.OPENCLAW_GATEWAY_TOKEN,
+    limitMs: READY_LIMIT_MS,
+    signal: watching,
+  });
+  if (outcome !== "ended") printSummary({ outcome, env, home, log, ports: options.ports });
   const code = await exited;
   endLog();
   rmSync(pidFile, { force: true });
-  if (!ready && !signal.aborted) {
+  if (outcome === "ended" && !signal.aborted) {
     console.error(`The sidecar ended with ${code} before it was ready. The end of its log:`);
     for (const line of lastLines(log, { from: sidecar.logStart, count: 20 }))
       console.error(`  ${line}`);
@@ -67,13 +75,13 @@ async function main() {
   return code;
 }
 
-function printSummary({ env, options }) {
-  const { PORT, PUBLIC_PORT } = options.ports;
+function printSummary({ outcome, env, home, log, ports: { PORT, PUBLIC_PORT } }) {
   const publicOrigin = `http://127.0.0.1:${PUBLIC_PORT}`;
   const token = relative(process.cwd(), join(home, "token"));
   const header = `-H "Authorization: Bearer $(cat ${token})"`;
+  const seconds = ((Date.now() - startedAt) / 1000).toFixed(1);
   console.log(`
-Ready after ${((Date.now() - startedAt) / 1000).toFixed(1)} s.
+${outcome === "ready" ? `Ready after ${seconds} s.` : `Not ready after ${seconds} s, and still trying; files and status are served all the same.`}
 
   Control UI   ${publicOrigin}/
   Token        ${env.OPENCLAW_GATEWAY_TOKEN}
@@ -90,18 +98,15 @@ Ctrl-C stops it.
 }
 
 /** Two machines on one volume would undo each other's work. */
-function requireNoOther() {
+function requireNoOther(pidFile) {
   let pid;
   try {
     pid = Number(readFileSync(pidFile, "utf8"));
-    if (!readFileSync(`/proc/${pid}/cmdline`, "utf8").includes(join(root, "sidecar/src/main.ts")))
-      return;
+    if (!readFileSync(`/proc/${pid}/cmdline`, "utf8").includes(main)) return;
   } catch {
     return;
   }
-  throw new UsageError(
-    `The machine of this clone is already running (pid ${pid}). Stop it first: kill ${pid}`,
-  );
+  throw new UsageError(`This machine is already running (pid ${pid}). Stop it first: kill ${pid}`);
 }
 
 function explainHere(error) {

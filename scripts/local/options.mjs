@@ -16,6 +16,7 @@ backed up to the folder .local/machine/store, and listens on 127.0.0.1 through C
   --public-port N   where Caddy listens, the one for browsers (PUBLIC_PORT, ${PORTS[1].usual})
   --port N          where the sidecar listens (PORT, ${PORTS[0].usual})
   --gateway-port N  where OpenClaw listens (GATEWAY_PORT, ${PORTS[2].usual})
+  --dir FOLDER      where the machine keeps its volume, backup, token and log (.local/machine)
   --log             also print the sidecar's log
   --help            this text
 
@@ -23,14 +24,17 @@ Every variable of the README's table may be set in the environment, e.g.
   ANTHROPIC_API_KEY=… npm start
   BACKUP_URL=s3://bucket R2_ENDPOINT=… R2_ACCESS_KEY_ID=… R2_SECRET_ACCESS_KEY=… npm start
 
-Ctrl-C stops the machine in order: gateway, last commit, sidecar. To begin afresh with an empty
-volume, remove .local/machine/data; the backup in .local/machine/store is then restored into it.
+Ctrl-C stops the machine in order: gateway, last commit, sidecar. To see a restore, remove
+.local/machine/data: the backup in .local/machine/store comes back into it at the next start.
 Remove .local/machine to forget both.`;
 
 /** A wrong flag or a port that cannot be used; its message is for the person who typed it. */
 export class UsageError extends Error {}
 
-/** Parses flags over environment into { help, log, ports: { PORT, PUBLIC_PORT, GATEWAY_PORT } }. */
+/**
+ * Parses flags over environment into { help, log, dir, ports: { PORT, PUBLIC_PORT, GATEWAY_PORT } };
+ * `dir` is undefined where it was not given.
+ */
 export function parseOptions(args, env) {
   const values = parseFlags(args);
   const ports = Object.fromEntries(
@@ -46,13 +50,14 @@ export function parseOptions(args, env) {
         `Cannot use port ${ports[variable]} twice: for --${twin.flag} and --${flag}`,
       );
   }
-  return { help: values.help ?? false, log: values.log ?? false, ports };
+  return { help: values.help ?? false, log: values.log ?? false, dir: values.dir, ports };
 }
 
 function parseFlags(args) {
   const flags = PORTS.map(({ flag }) => [flag, { type: "string" }]);
   const options = {
     ...Object.fromEntries(flags),
+    dir: { type: "string" },
     log: { type: "boolean" },
     help: { type: "boolean", short: "h" },
   };

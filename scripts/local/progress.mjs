@@ -5,16 +5,19 @@ const ANSWER_WITHIN_MS = 2_000;
 const RESTORE_LINE_EVERY_MS = 2_000;
 
 /**
- * Polls the machine until it is ready, printing each change of its state, of what it waits for and
- * of a restore. Resolves with true when it is ready, false when the signal aborts first.
+ * Polls the machine, printing each change of its state, of what it waits for and of a restore.
+ * Resolves with "ready", with "late" when that takes longer than `limitMs`, or with "ended" when
+ * the signal aborts first.
  */
-export async function showProgress({ origin, token, signal }) {
+export async function showProgress({ origin, token, limitMs, signal }) {
+  const deadline = Date.now() + limitMs;
   let shown = "";
   let restoreShownAt = 0;
   while (!signal.aborted) {
     const ready = await getJson(`${origin}/readyz`, { signal });
     const status = await getJson(`${origin}/machine/status`, { token, signal });
-    if (ready?.status === 200) return true;
+    if (ready?.status === 200) return "ready";
+    if (Date.now() > deadline && !status?.body?.backup?.restore) return "late";
     const line = describe(ready?.body, status?.body);
     if (line !== shown && line !== "") say(line);
     shown = line;
@@ -25,7 +28,7 @@ export async function showProgress({ origin, token, signal }) {
     }
     await pause(POLL_EVERY_MS, signal);
   }
-  return false;
+  return "ended";
 }
 
 /** { status, body } of a JSON answer, or undefined when there is none. */

@@ -9,11 +9,10 @@ import { withoutNpmRun } from "../install/npm.mjs";
 const MAX_SOCKET_PATH_BYTES = 100;
 
 /**
- * The environment of a local machine: embedded defaults under whatever the caller's environment
+ * The environment of a local machine that keeps everything under `home`: embedded defaults under whatever the caller's environment
  * sets, over that only what must be so on a developer's computer.
  */
-export function localEnvironment(root, { ports, machine, env }) {
-  const home = join(root, ".local/machine");
+export function localEnvironment(home, { ports, machine, env }) {
   mkdirSync(join(home, "data"), { recursive: true, mode: 0o755 });
   mkdirSync(join(home, "store"), { recursive: true });
   return {
