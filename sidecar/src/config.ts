@@ -29,6 +29,8 @@ export interface Config {
   readonly dropPrivileges: boolean;
   /** Path of the root-only socket. */
   readonly socket: string;
+  /** Folder off the volume for what lives as long as this boot. */
+  readonly runtimeDir: string;
   readonly logLevel: "debug" | "info" | "warn" | "error";
   /** Things that are allowed and probably not meant, one sentence each. */
   readonly warnings: readonly string[];
@@ -169,6 +171,10 @@ const schema = z.object({
     .string()
     .startsWith("/", "must be an absolute path")
     .default("/run/sidecar.sock"),
+  SIDECAR_RUNTIME_DIR: z
+    .string()
+    .startsWith("/", "must be an absolute path")
+    .default("/run/sidecar"),
   SIDECAR_LOG_LEVEL: z
     .enum(["debug", "info", "warn", "error"], { error: "must be debug, info, warn or error" })
     .default("info"),
@@ -209,6 +215,7 @@ export function parseConfig(environment: Environment): Config {
     killTimeoutMs: env.KILL_TIMEOUT_S * 1_000,
     dropPrivileges: env.SIDECAR_DROP_PRIVILEGES === "on",
     socket: env.SIDECAR_SOCKET,
+    runtimeDir: env.SIDECAR_RUNTIME_DIR,
     logLevel: env.SIDECAR_LOG_LEVEL,
     warnings: findWarnings(env),
   };

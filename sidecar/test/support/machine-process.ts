@@ -75,6 +75,7 @@ export class MachineProcess implements AsyncDisposable {
       SIDECAR_OPENCLAW_DIR: resolve(import.meta.dir, "../../../.local/openclaw"),
       SIDECAR_DROP_PRIVILEGES: "off",
       SIDECAR_SOCKET: join(folder, "sidecar.sock"),
+      SIDECAR_RUNTIME_DIR: join(folder, "run"),
       ...env,
     };
     const set = Object.entries(settings).filter(
