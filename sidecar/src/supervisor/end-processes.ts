@@ -1,5 +1,5 @@
 import type { Clock } from "../platform/clock.ts";
-import { send, signalProcess, type ProcessInfo } from "./process-list.ts";
+import { signalProcess, type ProcessInfo } from "./process-list.ts";
 
 const LOOK_MS = 20;
 
@@ -41,5 +41,5 @@ export async function endProcesses(
 function ask(info: ProcessInfo): void {
   signalProcess(info, "SIGTERM");
   // A process that was stopped cannot act on the first one before this.
-  send(info.pid, "SIGCONT");
+  signalProcess(info, "SIGCONT");
 }

@@ -87,12 +87,20 @@ export class Roster {
     return clearing;
   }
 
-  /** Ends every process that comes from us, within `budgetMs`. Returns how many it could not end. */
+  /**
+   * Ends every process that comes from our children, within `budgetMs`. Returns how many it could not end. Helpers of
+   * the sidecar's own are in its session, where no child and nothing that comes from one can be; they are spared.
+   */
   async sweep({ budgetMs }: { readonly budgetMs: number }): Promise<number> {
     const left = await endProcesses(
       () => {
         const processes = listProcesses();
-        return union(descendantsOf(process.pid, processes), marked(processes, { run: this.#run }));
+        const own = processes.find(({ pid }) => pid === process.pid)?.session;
+        const below = descendantsOf(process.pid, processes);
+        return union(
+          below.filter(({ session }) => session !== own),
+          marked(processes, { run: this.#run }),
+        );
       },
       {
         clock: this.#clock,

@@ -48,6 +48,13 @@ test.each(SEATS)(
   },
 );
 
+test.each(SEATS)("the sweep of %s spares a helper of its own", async (seat) => {
+  await using run = supervise(seat, { helper: true, services: [sh("plain", "exec sleep 60")] });
+  const { pid } = await event(run, { event: "helper" });
+  await event(run, { event: "change", state: "running" });
+  expect(await end(run)).toMatchObject({ left: 0, others: [pid] });
+});
+
 test.each(SEATS)("Supervisor as %s is not held up by a pipe that an orphan holds", async (seat) => {
   await using run = supervise(seat, {
     budgetMs: 30_000,
