@@ -145,7 +145,10 @@ export class Server {
         maxRequestBodySize: MAX_BODY_BYTES,
         development: false,
         fetch: (request, server) =>
-          app.fetch(request, { peer: server.requestIP(request)?.address }),
+          app.fetch(request, {
+            peer: server.requestIP(request)?.address,
+            touch: () => server.timeout(request, idleTimeoutS),
+          } satisfies AppEnv["Bindings"]),
         error(error) {
           log.error({ error }, "Request failed outside the app");
           return Response.json({ error: "Internal error", code: "internal" }, { status: 500 });

@@ -5,16 +5,25 @@ import { FilesError } from "./files-error.ts";
 /** So much past its limit a body is still read and thrown away: a client that reads only after writing gets its answer. */
 const DRAIN_BYTES = 4 * 1024 * 1024;
 
+/** A body to read. */
+export interface Incoming {
+  readonly request: Request;
+  readonly limitBytes: number;
+  /** Called for each piece that arrives. */
+  readonly touch?: (() => void) | undefined;
+}
+
 /** Throws `too_large` where the request says beforehand that its body is over the limit. */
-export function checkDeclaredLength(request: Request, limitBytes: number): void {
+export function checkDeclaredLength({ request, limitBytes }: Incoming): void {
   if ((declaredLength(request) ?? 0) > limitBytes) throw tooLarge(limitBytes);
 }
 
 /** The body as it arrives. Throws FilesError `too_large` past the limit, and `incomplete` where the client goes away. */
-export async function* bodyChunks(
-  request: Request,
-  limitBytes: number,
-): AsyncGenerator<Uint8Array> {
+export async function* bodyChunks({
+  request,
+  limitBytes,
+  touch,
+}: Incoming): AsyncGenerator<Uint8Array> {
   const declared = declaredLength(request);
   const reader = request.body?.getReader();
   let size = 0;
@@ -22,6 +31,7 @@ export async function* bodyChunks(
     for (;;) {
       const chunk = await reader?.read();
       if (!chunk?.value) break;
+      touch?.();
       size += chunk.value.byteLength;
       if (size > limitBytes + DRAIN_BYTES) break;
       if (size <= limitBytes) yield chunk.value;
@@ -44,13 +54,10 @@ export async function* bodyChunks(
 }
 
 /** The body as JSON of the given shape. Throws FilesError. */
-export async function jsonBody<T>(
-  request: Request,
-  { schema, limitBytes }: { readonly schema: z.ZodType<T>; readonly limitBytes: number },
-): Promise<T> {
-  checkDeclaredLength(request, limitBytes);
+export async function jsonBody<T>(incoming: Incoming, schema: z.ZodType<T>): Promise<T> {
+  checkDeclaredLength(incoming);
   const chunks: Uint8Array[] = [];
-  for await (const chunk of bodyChunks(request, limitBytes)) chunks.push(chunk);
+  for await (const chunk of bodyChunks(incoming)) chunks.push(chunk);
   let value: unknown;
   try {
     value = JSON.parse(Buffer.concat(chunks).toString("utf8"));

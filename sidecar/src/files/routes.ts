@@ -6,7 +6,7 @@ import { moveEntry } from "../volume/move.ts";
 import { removeTree } from "../volume/remove-tree.ts";
 import type { Root } from "../volume/root.ts";
 import { VolumeError, isVolumeError } from "../volume/volume-error.ts";
-import { bodyChunks, checkDeclaredLength, jsonBody } from "./body.ts";
+import { bodyChunks, checkDeclaredLength, jsonBody, type Incoming } from "./body.ts";
 import { errorAnswer } from "./error-answer.ts";
 import { FilesError } from "./files-error.ts";
 import { listFolder } from "./listing.ts";
@@ -77,8 +77,8 @@ export function createFilesRoutes(options: FilesOptions): Hono {
 
   routes.post("/write", writes, async (c) => {
     const { path, spelled } = queried(c);
-    const limitBytes = writeBytes * JSON_FACTOR + JSON_FRAME_BYTES;
-    const { content } = await jsonBody(c.req.raw, { schema: writeBody, limitBytes });
+    const body = incoming(c, writeBytes * JSON_FACTOR + JSON_FRAME_BYTES);
+    const { content } = await jsonBody(body, writeBody);
     const bytes = Buffer.from(content);
     const size = await storeFile(root, { path, content: bytes }, { owner, maxBytes: writeBytes });
     return c.json({ success: true, path: spelled, size });
@@ -86,8 +86,9 @@ export function createFilesRoutes(options: FilesOptions): Hono {
 
   routes.post("/upload", writes, async (c) => {
     const { path, spelled } = queried(c);
-    checkDeclaredLength(c.req.raw, uploadBytes);
-    const content = bodyChunks(c.req.raw, uploadBytes);
+    const body = incoming(c, uploadBytes);
+    checkDeclaredLength(body);
+    const content = bodyChunks(body);
     const size = await storeFile(root, { path, content }, { owner, maxBytes: uploadBytes });
     return c.json({ success: true, path: spelled, size });
   });
@@ -106,8 +107,8 @@ export function createFilesRoutes(options: FilesOptions): Hono {
   });
 
   routes.post("/move", frees, async (c) => {
-    const body = await jsonBody(c.req.raw, { schema: moveBody, limitBytes: MOVE_BODY_BYTES });
-    await moveEntry(root, { from: at(body.from).path, to: at(body.to).path }, { owner });
+    const { from, to } = await jsonBody(incoming(c, MOVE_BODY_BYTES), moveBody);
+    await moveEntry(root, { from: at(from).path, to: at(to).path }, { owner });
     return c.json({ success: true });
   });
 
@@ -125,6 +126,12 @@ function pathParameter(c: Context): string {
     throw new VolumeError("bad_name", "Cannot use the path: it is not valid UTF-8");
   }
   return path;
+}
+
+/** Whoever serves the routes may give a `touch` with each request, which keeps a connection open that is still sending. */
+function incoming(c: Context, limitBytes: number): Incoming {
+  const { touch } = (c.env ?? {}) as Pick<Incoming, "touch">;
+  return { request: c.req.raw, limitBytes, touch };
 }
 
 function refuseUnless(

@@ -5,6 +5,8 @@ export interface AppEnv {
   Bindings: {
     /** Address at the other end of the connection. */
     readonly peer?: string | undefined;
+    /** Whoever reads a body calls it for each piece: Bun does not count what comes in as a sign of life. */
+    readonly touch?: () => void;
   };
   Variables: RequestIdVariables;
 }
