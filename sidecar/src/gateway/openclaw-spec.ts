@@ -111,14 +111,14 @@ export function openclawSpec(options: OpenclawOptions): ChildService {
       },
     },
     async stop(running, stop) {
-      const path = await stopOpenclaw(running, {
+      const report = await stopOpenclaw(running, {
         ...stop,
         session,
         clock,
         requestId: crypto.randomUUID(),
         isStarted: async () => admitted || (await isStarted(stop.signal)) === undefined,
       });
-      log.info({ path, budgetMs: stop.budgetMs }, "The gateway was asked to end");
+      log.info({ ...report, budgetMs: stop.budgetMs }, "The gateway was asked to end");
       await Promise.race([running.exited, aborted(stop.signal)]);
       await session.stop();
     },

@@ -38,7 +38,15 @@ export interface OpenclawStopOptions {
 }
 
 /** How a stop went, for the log. */
-export type StopPath = "exited" | "sigterm" | "drained" | "handoff" | "undrained";
+export interface StopReport {
+  /**
+   * `drained`: no work was left. `handoff`: the next boot takes the turn up. `undrained`: there was no time for that.
+   * `sigterm`: the gateway could not be asked. `exited`: it ended by itself.
+   */
+  readonly path: "exited" | "sigterm" | "drained" | "handoff" | "undrained";
+  /** Why the gateway could not be asked, or refused. */
+  readonly error?: unknown;
+}
 
 /**
  * Ends OpenClaw within the budget. A plain SIGTERM waits up to 325 s for a running turn; so work is refused first, the
@@ -48,26 +56,25 @@ export type StopPath = "exited" | "sigterm" | "drained" | "handoff" | "undrained
 export async function stopOpenclaw(
   child: RunningChild,
   options: OpenclawStopOptions,
-): Promise<StopPath> {
+): Promise<StopReport> {
   const { budgetMs, clock, session } = options;
   const deadline = clock.monotonic() + budgetMs;
   const left = (): number => deadline - clock.monotonic();
   const exit = watchExit(child, options.signal);
   if (!(await waitFor(options.isStarted, () => left() > SIGTERM_MS, { clock, exit }))) {
-    return terminate(child, exit, "sigterm");
+    return terminate(child, exit, { path: "sigterm" });
   }
   session.start();
   const connected = async (): Promise<boolean> => session.identity !== undefined;
   const until = Math.max(left() - 3_000, left() / 2);
   await waitFor(connected, () => left() > until, { clock, exit });
-  const path = await drain(options, { exit, left });
-  return terminate(child, exit, path);
+  return terminate(child, exit, await drain(options, { exit, left }));
 }
 
 async function drain(
   options: OpenclawStopOptions,
   times: { readonly exit: AbortSignal; readonly left: () => number },
-): Promise<StopPath> {
+): Promise<StopReport> {
   const { session, clock, requestId } = options;
   const { exit, left } = times;
   const { identity } = session;
@@ -82,8 +89,8 @@ async function drain(
       ),
     );
     const { status, suspensionId } = prepared;
-    if (status === "ready") return "drained";
-    if (suspensionId === undefined) return "sigterm";
+    if (status === "ready") return { path: "drained" };
+    if (suspensionId === undefined) return { path: "sigterm", error: `it is ${status}` };
     const isReady = async (): Promise<boolean> => {
       if (session.phase === "prepared") return true;
       const answer = await session.request(
@@ -93,13 +100,15 @@ async function drain(
       );
       return statusSchema.parse(answer).status === "ready";
     };
-    if (await waitFor(isReady, () => left() > reserveMs, { clock, exit })) return "drained";
-    if (!mayHandOff || !identity || exit.aborted) return "undrained";
+    if (await waitFor(isReady, () => left() > reserveMs, { clock, exit })) {
+      return { path: "drained" };
+    }
+    if (!mayHandOff || !identity || exit.aborted) return { path: "undrained" };
     await handOff(session, suspensionId, identity);
-    return "handoff";
-  } catch {
+    return { path: "handoff" };
+  } catch (error) {
     // The gateway went away, or does not know suspensions: the signal is all there is.
-    return "sigterm";
+    return { path: "sigterm", error };
   }
 }
 
@@ -112,10 +121,10 @@ async function handOff(
 }
 
 /** SIGTERM to the process alone: its helpers follow it, and a second signal would be ignored. */
-function terminate(child: RunningChild, exit: AbortSignal, path: StopPath): StopPath {
-  if (exit.aborted) return "exited";
+function terminate(child: RunningChild, exit: AbortSignal, report: StopReport): StopReport {
+  if (exit.aborted) return { path: "exited" };
   child.signal("SIGTERM");
-  return path;
+  return report;
 }
 
 /** Asks until yes; false when `mayWait` says no or the child is gone. A question that fails counts as a no. */

@@ -3,6 +3,7 @@ import { z } from "zod";
 import type { Clock } from "../platform/clock.ts";
 import type { Logger } from "../platform/log.ts";
 import { GatewayRefusal, GatewaySocket, type Phase } from "./gateway-socket.ts";
+import { approvePairings } from "./pairing.ts";
 
 const CONNECT_TIMEOUT_MS = 10_000;
 const HEALTH_EVERY_MS = 30_000;
@@ -12,7 +13,8 @@ const RECONNECT_MS = { first: 500, max: 10_000 };
 const PATIENCE_MS = 5 * 60_000;
 
 const healthSchema = z.looseObject({ ok: z.boolean() });
-const identitySchema = z.looseObject({
+/** Strict about its fields: a handoff that names more than these is refused. */
+const identitySchema = z.object({
   pid: z.int(),
   processInstanceId: z.string().min(1).max(128),
 });
@@ -43,6 +45,8 @@ export class GatewaySession {
   #identity: GatewayIdentity | undefined;
   #trouble: string | undefined;
   #excusedSince: number | undefined;
+  #pairing: Promise<void> | undefined;
+  #pairAgain = false;
 
   constructor(options: GatewaySessionOptions) {
     this.#options = options;
@@ -60,6 +64,7 @@ export class GatewaySession {
   async stop(): Promise<void> {
     this.#stop?.abort();
     await this.#loop;
+    await this.#pairing;
     this.#stop = undefined;
     this.#trouble = undefined;
     this.#excusedSince = undefined;
@@ -120,6 +125,7 @@ export class GatewaySession {
       onEvent: (event, payload) => {
         // A restart in place closes the connection with intent; what follows is not the gateway being stuck.
         if (event === "shutdown") this.#excusedSince ??= clock.monotonic();
+        if (event === "device.pair.requested") this.#pair();
         onEvent(event, payload);
       },
     });
@@ -127,26 +133,45 @@ export class GatewaySession {
     void socket.closed.then(() => ended.abort());
     try {
       this.#socket = socket;
-      if (socket.phase === "accepting") {
-        this.#identity = identitySchema.parse(
-          await socket.request("system.info", {}, HEALTH_TIMEOUT_MS),
-        );
-      }
+      await this.#checkHealth(socket);
       onEvent("session.open", undefined);
+      this.#pair();
       for (;;) {
-        await this.#checkHealth(socket);
         onHealthy();
         await clock.sleep(HEALTH_EVERY_MS, ended.signal).catch(() => undefined);
         if (ended.signal.aborted) throw new Error(`The session ended: ${await socket.closed}`);
+        await this.#checkHealth(socket);
       }
     } finally {
       socket.close();
     }
   }
 
+  /** Approves the devices that wait; at most one round is under way and one due. */
+  #pair(): void {
+    if (this.#pairing) {
+      this.#pairAgain = true;
+      return;
+    }
+    this.#pairAgain = false;
+    this.#pairing = approvePairings((...question) => this.request(...question), this.#options.log)
+      .catch((error: unknown) => {
+        // The next connection looks at all that wait.
+        if (this.connected) this.#options.log.warn({ error }, "Cannot approve devices that wait");
+      })
+      .then(() => {
+        this.#pairing = undefined;
+        if (this.#pairAgain && this.connected) this.#pair();
+        return undefined;
+      });
+  }
+
   async #checkHealth(socket: GatewaySocket): Promise<void> {
     // A suspended gateway answers nothing but questions about its suspension, and that is all the life it can show.
     if (socket.phase === "accepting") {
+      this.#identity ??= identitySchema.parse(
+        await socket.request("system.info", {}, HEALTH_TIMEOUT_MS),
+      );
       const health = healthSchema.parse(await socket.request("health", {}, HEALTH_TIMEOUT_MS));
       if (!health.ok) throw new Error('The gateway answers "health" with no');
     }

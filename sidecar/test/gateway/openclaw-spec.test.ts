@@ -1,5 +1,6 @@
 import { expect, test } from "bun:test";
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { networkInterfaces } from "node:os";
 import { join } from "node:path";
 
 import { caddySpec } from "../../src/gateway/caddy-spec.ts";
@@ -14,6 +15,7 @@ import type { ServiceSpec } from "../../src/supervisor/spec.ts";
 import { capturedLog } from "../support/captured-log.ts";
 import { freePorts } from "../support/free-ports.ts";
 import { OpenclawClient } from "../support/openclaw-client.ts";
+import { OpenclawDevice } from "../support/openclaw-device.ts";
 import { installedCaddy, installedOpenclaw } from "../support/openclaw.ts";
 import { runChild } from "../support/run-child.ts";
 import { tempDir } from "../support/temp-dir.ts";
@@ -133,34 +135,56 @@ test(
 );
 
 test(
-  "people reach the gateway through Caddy",
+  "people reach the gateway through Caddy, from this computer and from others",
   async () => {
-    const [publicPort = 0] = await freePorts(1);
-    await using own = await machine({ publicOrigin: `http://127.0.0.1:${publicPort}` });
+    const [localPort = 0, openPort = 0] = await freePorts(2);
+    await using own = await machine({ publicOrigin: `http://127.0.0.1:${localPort}` });
     await using child = await runChild(own.spec);
     using dir = tempDir();
     const livez = Bun.serve({ hostname: "127.0.0.1", port: 0, fetch: () => Response.json({}) });
-    const front = caddySpec({
-      caddy: installedCaddy(),
-      caddyfile: join(import.meta.dir, "../../../container/Caddyfile"),
-      runtimeDir: join(dir.path, "run"),
-      ports: { sidecar: livez.port ?? 0, public: publicPort, gateway: own.port },
-      publicOrigin: `http://127.0.0.1:${publicPort}`,
-      path: process.env["PATH"] ?? "",
-    });
-    await using caddy = await runChild(front);
-    await caddy.admitted(20_000);
+    const front = (port: number, publicOrigin: string) =>
+      runChild(
+        caddySpec({
+          caddy: installedCaddy(),
+          caddyfile: join(import.meta.dir, "../../../container/Caddyfile"),
+          runtimeDir: join(dir.path, String(port)),
+          ports: { sidecar: livez.port ?? 0, public: port, gateway: own.port },
+          publicOrigin,
+          path: process.env["PATH"] ?? "",
+        }),
+      );
+    await using local = await front(localPort, `http://127.0.0.1:${localPort}`);
+    await using open = await front(openPort, "https://one.test");
     await child.admitted(START_LIMIT_MS);
     await until(() => own.session.identity, "the session", 20_000);
-    const url = `ws://127.0.0.1:${publicPort}/?token=hush-hush`;
+
+    const url = `ws://127.0.0.1:${localPort}/?token=hush-hush`;
     const { client, hello } = await OpenclawClient.connect(url, TOKEN);
-    using open = client;
+    using connection = client;
     expect(hello["type"]).toBe("hello-ok");
-    expect(await open.call("health", {})).toMatchObject({ ok: true });
-    const page = await fetch(`http://127.0.0.1:${publicPort}/?token=hush-hush`);
+    expect(await connection.call("health", {})).toMatchObject({ ok: true });
+    const page = await fetch(`http://127.0.0.1:${localPort}/?token=hush-hush`);
     expect(page.headers.get("content-type")).toStartWith("text/html");
     await page.text();
-    expect(caddy.lines.some((line) => line.includes("hush-hush"))).toBe(false);
+
+    const address = otherAddress();
+    if (address !== undefined) {
+      const device = new OpenclawDevice();
+      const far = `ws://${address}:${openPort}/?token=hush-hush`;
+      expect(await device.connect(far, "a-wrong-token")).toStartWith("1008 unauthorized");
+      expect(await device.connect(far, TOKEN)).toStartWith("1008 pairing required");
+      const scopes = await until(
+        async () => {
+          const granted = await device.connect(far, TOKEN);
+          return typeof granted === "string" ? undefined : granted;
+        },
+        "the pairing to be approved",
+        20_000,
+      );
+      expect(scopes).toContain("operator.admin");
+    }
+    const logged = [...local.lines, ...open.lines];
+    expect(logged.some((line) => line.includes("hush-hush"))).toBe(false);
     await livez.stop(true);
   },
   LIMIT_MS,
@@ -202,4 +226,11 @@ test.each([
 
 function readLastGood(dataDir: string): string {
   return readFileSync(join(dataDir, ".sidecar/last-good/openclaw.json"), "utf8");
+}
+
+/** An address of this computer that is not the loopback's; undefined where it has none. */
+function otherAddress(): string | undefined {
+  return Object.values(networkInterfaces())
+    .flat()
+    .find((address) => address && !address.internal && address.family === "IPv4")?.address;
 }

@@ -74,7 +74,8 @@ async function play(scene: Scene) {
   for (let turn = 0; turn < 1_200 && Bun.peek.status(stop) === "pending"; turn += 1) {
     await clock.advance(500);
   }
-  return { path: await stop, signalledAt, asked: [...new Set(asked)] };
+  const { path } = await stop;
+  return { path, signalledAt, asked: [...new Set(asked)] };
 }
 
 test("an idle gateway gets its SIGTERM at once", async () => {

@@ -11,7 +11,7 @@ export class StubOpenclaw implements Disposable {
   readonly port: number;
   /** Every request so far, oldest first. */
   readonly requests: { readonly method: string; readonly params: unknown }[] = [];
-  /** Answers by method; `health`, `connect` and `system.info` have good ones from the start. */
+  /** Answers by method; what every session asks for has a good one from the start. */
   readonly answers = new Map<string, (params: unknown) => StubAnswer>();
   readonly #server: Server<undefined>;
   readonly #sockets = new Set<ServerWebSocket>();
@@ -20,8 +20,9 @@ export class StubOpenclaw implements Disposable {
     const hello = { type: "hello-ok", snapshot: { suspension: { phase: "accepting" } } };
     this.answers.set("connect", () => ({ payload: hello }));
     this.answers.set("health", () => ({ payload: { ok: true } }));
-    const identity = { pid: 4711, processInstanceId: "instance" };
+    const identity = { pid: 4711, processInstanceId: "instance", hostname: "stub" };
     this.answers.set("system.info", () => ({ payload: identity }));
+    this.answers.set("device.pair.list", () => ({ payload: { pending: [], paired: [] } }));
     this.#server = Bun.serve({
       hostname: "127.0.0.1",
       port: 0,
