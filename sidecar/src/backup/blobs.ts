@@ -19,7 +19,6 @@ export interface SendOptions {
 export interface SentBlobs {
   /** Hashes that stand in the store now, with their sizes. */
   readonly sent: ReadonlyMap<string, number>;
-  readonly sentBytes: number;
   /** Paths whose content was not what it had been; nothing was stored of them. */
   readonly failures: readonly { readonly path: string; readonly error: unknown }[];
 }
@@ -37,14 +36,13 @@ export async function sendBlobs(
   const queue = [...wantedBlobs(readings, options.index)];
   const sent = new Map<string, number>();
   const failures: { path: string; error: unknown }[] = [];
-  let sentBytes = 0;
   const work = async (): Promise<void> => {
     for (let next = queue.shift(); next; next = queue.shift()) {
       const [hash, candidates] = next;
       // The same content may lie under several paths: the first that still has it will do.
       for (const { path, source } of candidates) {
         try {
-          if (await sendBlob(hash, source, options)) sentBytes += source.sizeBytes;
+          await sendBlob(hash, source, options);
         } catch (error) {
           if (options.signal.aborted || isStoreError(error)) throw error;
           failures.push({ path, error });
@@ -60,7 +58,7 @@ export async function sendBlobs(
     Array.from({ length: Math.min(PARALLEL, queue.length) }, work),
   );
   for (const worker of workers) if (worker.status === "rejected") throw worker.reason;
-  return { sent, sentBytes, failures };
+  return { sent, failures };
 }
 
 function wantedBlobs(
@@ -80,8 +78,7 @@ function wantedBlobs(
   return wanted;
 }
 
-/** Returns false where the store had the blob already: from a commit that was cut off, or of another tree. */
-async function sendBlob(hash: string, source: Source, options: SendOptions): Promise<boolean> {
+async function sendBlob(hash: string, source: Source, options: SendOptions): Promise<void> {
   const { store, patience, signal } = options;
   const key = keys.blob(hash);
   const timeoutMs = putTimeoutMs(source.sizeBytes);
@@ -99,12 +96,12 @@ async function sendBlob(hash: string, source: Source, options: SendOptions): Pro
     );
   try {
     await put(true);
-    return true;
+    return;
   } catch (error) {
     if (isStoreError(error, "unsupported")) {
       // Content under its own hash needs no condition, it only saves sending it twice.
       await put(false);
-      return true;
+      return;
     }
     if (!isStoreError(error, "exists")) throw error;
   }
@@ -112,9 +109,8 @@ async function sendBlob(hash: string, source: Source, options: SendOptions): Pro
     signal,
     timeoutMs: putTimeoutMs(0),
   });
-  if (there?.sizeBytes === source.sizeBytes) return false;
-  await put(false);
-  return true;
+  // Mostly it is whole: from a commit that was cut off, or of another tree.
+  if (there?.sizeBytes !== source.sizeBytes) await put(false);
 }
 
 function contentChangedIn(error: unknown): ContentChanged | undefined {

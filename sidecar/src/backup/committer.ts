@@ -41,7 +41,8 @@ export type CommitResult =
   | {
       readonly kind: "committed";
       readonly header: CommitHeader;
-      readonly sentBytes: number;
+      /** Size of the commit as it stands in the store, without its blobs. */
+      readonly commitBytes: number;
       readonly again: readonly string[];
       readonly failures: readonly PathFailure[];
     }
@@ -75,7 +76,7 @@ type Judgement =
   | { readonly kind: "theirs"; readonly by: Holder };
 
 type Attempt =
-  | { readonly kind: "done"; readonly header: CommitHeader; readonly sentBytes: number }
+  | { readonly kind: "done"; readonly header: CommitHeader; readonly commitBytes: number }
   /** An earlier attempt of ours turned out to have landed; it is recorded now, and the batch comes after it. */
   | { readonly kind: "overtaken" }
   | { readonly kind: "fenced"; readonly by: Holder }
@@ -142,8 +143,8 @@ export class Committer {
       const attempt = await this.#attempt(plan, { position, signal: options.signal });
       switch (attempt.kind) {
         case "done": {
-          const sentBytes = attempt.sentBytes + blobs.sentBytes;
-          return { kind: "committed", header: attempt.header, sentBytes, again, failures };
+          const { header, commitBytes } = attempt;
+          return { kind: "committed", header, commitBytes, again, failures };
         }
         case "overtaken":
           break;
@@ -188,7 +189,7 @@ export class Committer {
     index.record(header, { entries: plan.items, deleted: plan.deleted });
     this.#prove();
     await this.#at("recorded");
-    return { kind: "done", header, sentBytes: bytes.length };
+    return { kind: "done", header, commitBytes: bytes.length };
   }
 
   #compose(plan: Plan, position: number): Commit {

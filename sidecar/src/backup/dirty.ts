@@ -89,12 +89,13 @@ export class DirtySet {
   }
 
   /**
-   * What is due, at most `limit`, the most precious first. It counts as not durable until `settled` or `putBack`.
+   * What is due, at most `limit`, the most precious first; with `all` also what is not quiet or rests, for a last commit.
+   * It counts as not durable until `settled` or `putBack`.
    */
-  take(limit: number): DirtyItem[] {
+  take(limit: number, { all = false }: { readonly all?: boolean } = {}): DirtyItem[] {
     const now = this.#clock.monotonic();
     const items: DirtyItem[] = [];
-    const due = [...this.#hints.values()].filter((hint) => this.#dueAt(hint) <= now);
+    const due = [...this.#hints.values()].filter((hint) => all || this.#dueAt(hint) <= now);
     for (const [rank, found] of this.#found.entries()) {
       for (const hint of due) {
         if (items.length >= limit) break;
@@ -104,7 +105,7 @@ export class DirtySet {
       }
       for (const [path, since] of found) {
         if (items.length >= limit) break;
-        if (this.#restOf(path) > now) continue;
+        if (!all && this.#restOf(path) > now) continue;
         found.delete(path);
         items.push({ path, kind: "path", since });
       }

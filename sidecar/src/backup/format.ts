@@ -123,6 +123,8 @@ export const keys = {
   blob: (hash: string): string => `blobs/${hash}`,
   checkpoints: "checkpoints/",
   manifest: (position: number): string => `checkpoints/${padded(position)}/manifest.json.zst`,
+  pins: "pins/",
+  pin: (name: string): string => `pins/${name}`,
   probe: "probe/conditional-put",
 } as const;
 

@@ -74,6 +74,14 @@ export class Index implements Disposable {
     this.#db.close();
   }
 
+  /** From here on this index (opened `readonly`) shows what it holds now, whatever is recorded meanwhile. */
+  freeze(): this {
+    this.#db.run("BEGIN");
+    // The moment is that of the first look, not of BEGIN.
+    this.#meta("head");
+    return this;
+  }
+
   /** Where the history stands; undefined before the first commit. */
   head(): Head | undefined {
     const value = this.#meta("head");

@@ -1,0 +1,82 @@
+import { mkdirSync } from "node:fs";
+import { join } from "node:path";
+
+import { DirtySet } from "../../src/backup/dirty.ts";
+import { keys } from "../../src/backup/format.ts";
+import { createIgnore } from "../../src/backup/ignore.ts";
+import { Index } from "../../src/backup/index.ts";
+import { lastSyncFile } from "../../src/backup/last-sync.ts";
+import { ReadContext } from "../../src/backup/read-context.ts";
+import { readPath } from "../../src/backup/reader.ts";
+import type { ReplicatorOptions } from "../../src/backup/replicator-options.ts";
+import type { ReplicatorEvent } from "../../src/backup/replicator-status.ts";
+import { Replicator } from "../../src/backup/replicator.ts";
+import { scan } from "../../src/backup/scan.ts";
+import type { Clock } from "../../src/platform/clock.ts";
+import { CountingStore } from "../../src/store/counting.ts";
+import { probeConditionalPut } from "../../src/store/probe.ts";
+import type { Store } from "../../src/store/store.ts";
+import { Root } from "../../src/volume/root.ts";
+import { capturedLog } from "./captured-log.ts";
+
+export interface ReplicaOptions extends Partial<ReplicatorOptions> {
+  readonly store: Store;
+  readonly clock: Clock;
+  /** Absolute path of the volume. */
+  readonly volume: string;
+}
+
+/** A replicator of a real folder, put together as the machine does it, without a watcher. Scans run in the main thread. */
+export function replica(options: ReplicaOptions) {
+  const { clock, volume } = options;
+  mkdirSync(join(volume, ".sidecar"), { recursive: true });
+  const log = capturedLog();
+  const root = new Root(volume);
+  const indexPath = join(volume, ".sidecar", "index.sqlite");
+  const index = new Index(indexPath);
+  const store = new CountingStore(options.store);
+  const events: ReplicatorEvent[] = [];
+  const dirty = new DirtySet({ clock, onDue: () => replicator.wake() });
+  const ignore = createIgnore();
+  const context = new ReadContext({ root, index, ignore, clock });
+  const replicator: Replicator = new Replicator({
+    index,
+    snapshot: () => new Index(indexPath, { readonly: true }).freeze(),
+    dirty,
+    read: (path) => readPath(path, context),
+    scan: async (request) =>
+      scan(root, {
+        index,
+        ignore,
+        clock,
+        onBatch: request.onBatch,
+        ...(request.path === undefined ? {} : { path: request.path }),
+      }),
+    log,
+    user: "user-1",
+    machine: "machine-1",
+    fence: "on",
+    probe: (signal) => probeConditionalPut(store, keys.probe, { signal, clock }),
+    lastSync: lastSyncFile(root, log),
+    onRecorded: () => context.startBatch(),
+    onEvent: (event) => events.push(event),
+    counts: () => store.counts,
+    random: () => 0.5,
+    ...options,
+    store,
+  });
+  return {
+    replicator,
+    index,
+    dirty,
+    events,
+    log,
+    types: () => events.map(({ type }) => type),
+    [Symbol.dispose]() {
+      dirty.close();
+      context[Symbol.dispose]();
+      index[Symbol.dispose]();
+      root[Symbol.dispose]();
+    },
+  };
+}
