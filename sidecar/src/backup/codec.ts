@@ -87,6 +87,21 @@ export async function decodeCommit(
   }
 }
 
+/** The contents alone of a commit or of a checkpoint's part, for readers that check each against its hash. Throws CodecError. */
+export async function decodeMembers(
+  bytes: Uint8Array,
+  options: DecodeOptions = {},
+): Promise<ReadonlyMap<string, Uint8Array>> {
+  const { key = "the pack" } = options;
+  try {
+    const members = await membersOf(await decompressed(bytes));
+    members.delete(COMMIT_MEMBER);
+    return members;
+  } catch (error) {
+    throw new CodecError("corrupt", `Cannot read "${key}": it is damaged`, { cause: error });
+  }
+}
+
 /** JSON whose `format` this sidecar knows. Throws CodecError `newer`, and SyntaxError. */
 export function parseVersioned(json: Uint8Array | string, key: string): unknown {
   const text =

@@ -1,4 +1,4 @@
-import { decodeCommit, type DecodedCommit } from "./codec.ts";
+import { decodeMembers, type DecodedCommit } from "./codec.ts";
 import { keys, type Extent, type FileEntry } from "./format.ts";
 import type { StoreReads } from "./history.ts";
 
@@ -95,7 +95,7 @@ export class Contents {
 
   async #load(key: string): Promise<Members> {
     const bytes = await this.#store.get(key, { signal: this.#signal });
-    const { members } = await decodeCommit(bytes, { key });
+    const members = await decodeMembers(bytes, { key });
     this.#keep(key, members);
     return members;
   }

@@ -43,7 +43,7 @@ export type FaultScript = (
 
 /** Flips the last bit. */
 export function flipBit(bytes: Uint8Array): Uint8Array {
-  const changed = bytes.slice();
+  const changed = new Uint8Array(bytes);
   const last = changed.length - 1;
   if (last >= 0) changed[last] = (changed[last] ?? 0) ^ 1;
   return changed;

@@ -53,7 +53,8 @@ export class MemoryStore implements Store {
     checkKey(key);
     const { ifAbsent = false, signal } = options;
     signal?.throwIfAborted();
-    const bytes = (await collect(body, { key, signal })).slice();
+    // Not `slice`: that of a Buffer is a view.
+    const bytes = new Uint8Array(await collect(body, { key, signal }));
     // As on a network, nobody is first just because they asked first.
     await Promise.resolve();
     signal?.throwIfAborted();
