@@ -3,6 +3,7 @@ import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 
+import { canBecomeRoot, runAgainAsRoot } from "./gate/as-root.mjs";
 import { parseJunit } from "./gate/junit.mjs";
 import { Processes } from "./gate/processes.mjs";
 import { startS3 } from "./gate/s3.mjs";
@@ -66,6 +67,12 @@ await finish();
 async function main(filters) {
   const files = testFiles(filters);
   const machine = await install();
+  if (canBecomeRoot()) {
+    say("Some tests need root: running them all by sudo");
+    finished = true;
+    clearTimeout(limit);
+    process.exit(await runAgainAsRoot());
+  }
   const env = {
     ...withoutNpmRun(process.env),
     PATH: machine.path,

@@ -16,7 +16,7 @@ const MAX_IMAGES = 100;
 const CERTIFICATES = "/etc/ssl/certs";
 
 /** Why this machine cannot build an image, or undefined if it can. */
-export function whyNotBuildable() {
+function whyNotBuildable() {
   if (process.getuid?.() !== 0) return "building an image needs root";
   const path = `${process.env.PATH}:/usr/sbin:/sbin`;
   const missing = ["buildah", "debootstrap", "unshare"].filter((name) => !findProgram(name, path));

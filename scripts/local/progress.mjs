@@ -32,7 +32,7 @@ export async function showProgress({ origin, token, limitMs, signal }) {
 }
 
 /** { status, body } of a JSON answer, or undefined when there is none. */
-export async function getJson(url, { token, signal } = {}) {
+async function getJson(url, { token, signal } = {}) {
   const headers = token ? { authorization: `Bearer ${token}` } : {};
   const limit = AbortSignal.timeout(ANSWER_WITHIN_MS);
   try {

@@ -97,7 +97,8 @@ test("fly.toml and the Machines API config describe the same machine", async () 
 
   expect(image).toContain((await readFlyToml()).app);
   expect(volume).not.toBe("");
-  expect<unknown>({ ...machine, mounts: [mount] }).toEqual(asMachineConfig(await readFlyToml()));
+  const described: unknown = { ...machine, mounts: [mount] };
+  expect(described).toEqual(asMachineConfig(await readFlyToml()));
 });
 
 test("the platform's time to stop is the one the sidecar reckons with by default", async () => {
