@@ -1,6 +1,7 @@
 import { fchownSync } from "node:fs";
 
 import type { Dir, Owner } from "../volume/dir.ts";
+import { removeTree } from "../volume/remove-tree.ts";
 import type { Root } from "../volume/root.ts";
 import { isVolumeError } from "../volume/volume-error.ts";
 import { chunksOf } from "./content.ts";
@@ -56,7 +57,7 @@ export class CopyFolder implements Disposable {
 }
 
 /** Removes what a killed process left behind. To be called before the first copy is made. */
-export function cleanCopies(root: Root): void {
+export async function cleanCopies(root: Root): Promise<void> {
   let copies: Dir;
   try {
     copies = root.dir(COPIES_FOLDER, { links: "refuse" });
@@ -65,17 +66,7 @@ export function cleanCopies(root: Root): void {
     throw error;
   }
   using parent = copies;
-  for (const name of parent.names()) removeTree(parent, name);
-}
-
-function removeTree(parent: Dir, name: string): void {
-  if (parent.lstat(name).isDirectory()) {
-    using dir = parent.openDir(name);
-    for (const child of dir.names()) removeTree(dir, child);
-    parent.rmdir(name);
-  } else {
-    parent.unlink(name);
-  }
+  for (const name of parent.names()) await removeTree({ dir: parent, name });
 }
 
 /** What the agent put there to be in the way stays until the next boot: it takes nothing but its own room. */

@@ -2,6 +2,7 @@ import { closeSync, readSync } from "node:fs";
 
 import ignoreRules, { type Ignore as Matcher } from "ignore";
 
+import { TEMP_PREFIX } from "../volume/atomic.ts";
 import type { Root } from "../volume/root.ts";
 
 /** Our own folder: index, staging, trash, uploads. */
@@ -10,8 +11,6 @@ export const OWN_FOLDER = ".sidecar";
 export const COPIES_FOLDER = ".sidecar-copies";
 /** The time of the last commit, for people. */
 export const LAST_SYNC = ".last-sync";
-/** Names under which a file is written before it gets its own. */
-export const TEMP_PREFIX = ".sidecar-tmp-";
 /** The agent's own rules, in gitignore syntax, at the top of each of `RULE_FOLDERS`. */
 export const IGNORE_FILE = ".backupignore";
 export const RULE_FOLDERS = ["workspace", "home"] as const;

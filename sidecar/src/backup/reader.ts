@@ -105,7 +105,10 @@ async function readFile(place: Place, context: ReadContext): Promise<Reading> {
     if (reading) return reading;
   }
   const stamp = stampOf(before) ?? "";
-  return unchanged(path, stamp, context) ?? readPlain({ path, open, before, stamp }, context);
+  // Awaited here, because the file is closed with this scope.
+  return (
+    unchanged(path, stamp, context) ?? (await readPlain({ path, open, before, stamp }, context))
+  );
 }
 
 interface Opened {

@@ -6,7 +6,7 @@ import type { Root } from "../volume/root.ts";
 import { isVolumeError } from "../volume/volume-error.ts";
 import { COPY_NAME, CopyFolder } from "./copy-folder.ts";
 import { OpenFile } from "./open-file.ts";
-import { logOf, type Log } from "./sqlite-file.ts";
+import { isHotJournal, logOf, type Log } from "./sqlite-file.ts";
 import { SqliteProcess, type ChildAnswer, type ChildJob } from "./sqlite-process.ts";
 import { stampOf } from "./stamp.ts";
 
@@ -91,10 +91,11 @@ export class DatabaseCopier implements Disposable {
     return { ...asResult(last, request.path), tookMs };
   }
 
-  /** Reads a database that has no log and is not being written, without touching anything. Undefined where it was written after all. */
+  /** Reads a database whose log holds nothing and that is not being written, without touching anything. Undefined where it was written after all. */
   async #atRest(request: CopyRequest): Promise<Attempt | undefined> {
     const { dir, name, before, log } = request;
-    if (log) return undefined;
+    // A journal that was ended by overwriting its start is as good as none: browsers keep theirs, and their locks, for ever.
+    if (log && (log.kind === "wal" || isHotJournal(dir, log.name))) return undefined;
     const result = await this.#read(request, { dir, name, mode: "rest" });
     if (isUntouched(dir, name, { before, log }) && result.kind !== "failed") return result;
     if (result.kind === "copied") result.file[Symbol.dispose]();
@@ -129,7 +130,7 @@ export class DatabaseCopier implements Disposable {
     }
     if (!isUntouched(dir, name, { before, log })) return lost("it is written all the time");
     const copy = { ...request, before: folder.dir.lstat(COPY_NAME), log, check: true };
-    return this.#read(copy, { dir: folder.dir, name: COPY_NAME, mode: "own" });
+    return await this.#read(copy, { dir: folder.dir, name: COPY_NAME, mode: "own" });
   }
 
   async #read(

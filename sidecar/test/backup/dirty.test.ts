@@ -166,6 +166,17 @@ test("DirtySet lets a path rest, and does not forget it", async () => {
   expect(paths(dirty.take(9))).toEqual(["big.db"]);
 });
 
+test("DirtySet gives whatever waits when all of it is asked for", () => {
+  const { dirty } = create();
+  dirty.hint("a");
+  dirty.hint("t", "tree");
+  dirty.found(["big.db"]);
+  dirty.rest("big.db", 10_000);
+  expect(dirty.take(2, { all: true }).length).toBe(2);
+  expect(dirty.take(9, { all: true }).length).toBe(1);
+  expect(dirty.size).toBe(0);
+});
+
 test("DirtySet says once that something is due", async () => {
   let calls = 0;
   const { clock, dirty } = create({ onDue: () => (calls += 1) });
