@@ -71,6 +71,9 @@ export class Index implements Disposable {
   }
 
   [Symbol.dispose](): void {
+    // One that is left would keep the file open behind a closed index.
+    for (const statement of [this.#insert, this.#removeOne, this.#removeBelow])
+      statement.finalize();
     this.#db.close();
   }
 

@@ -131,7 +131,13 @@ export function holdsFiles(root: Root): boolean {
 
 /** True for the names at the top of the volume that belong to no user: a restore neither brings nor moves them. */
 export function isOurs(name: string): boolean {
-  return name === OWN_FOLDER || name === "lost+found" || name === ".last-sync";
+  return (
+    name === OWN_FOLDER ||
+    // Half-written files, and folders of ours that others must be able to enter.
+    name.startsWith(`${OWN_FOLDER}-`) ||
+    name === "lost+found" ||
+    name === ".last-sync"
+  );
 }
 
 function readText(dir: Dir): string {
