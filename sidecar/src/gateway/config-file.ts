@@ -62,12 +62,12 @@ export class ConfigFile {
   async prepare(): Promise<ConfigEvent | undefined> {
     using root = new Root(this.#options.dataDir);
     using dir = root.dir(FOLDER, { links: "refuse" });
-    const found = read(dir, NAME);
+    const good = findLastGood(root, dir);
+    const found = good ? orClobbered(read(dir, NAME)) : read(dir, NAME);
     if (found.kind === "config") {
       await this.#write(dir, { from: found.config, to: this.#merge(found.config) });
       return undefined;
     }
-    const good = findLastGood(root, dir);
     if (found.kind === "missing" && !good) {
       await this.#write(dir, { to: this.#merge({}) });
       return undefined;
@@ -166,6 +166,17 @@ function read(dir: Dir, name: string): Found {
   } finally {
     closeSync(fd);
   }
+}
+
+/**
+ * Every config that was ever prepared says its `gateway.mode`. One that no longer does has lost more than that; merged,
+ * it would start without the user's channels, which is why OpenClaw refuses it too.
+ */
+function orClobbered(found: Found): Found {
+  if (found.kind !== "config") return found;
+  const { gateway } = found.config;
+  const hasMode = typeof gateway === "object" && gateway !== null && Object.hasOwn(gateway, "mode");
+  return hasMode ? found : { kind: "broken", reason: "it has lost its gateway.mode" };
 }
 
 /** The newest of the copies that parse and differ from `other`. */

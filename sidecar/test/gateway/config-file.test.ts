@@ -160,12 +160,24 @@ test("a config that OpenClaw refuses gives way to the last good one, once", asyn
   data.write("{ channels: { good: {} } }");
   await data.config.prepare();
   await data.config.remember();
-  data.write("{ frobnicate: 1 }");
-  await data.config.prepare();
+  data.write("{ frobnicate: 1, gateway: { mode: 'local' } }");
+  expect(await data.config.prepare()).toBeUndefined();
   const event = await data.config.restoreLastGood();
   expect(event).toMatchObject({ type: "config_repaired", details: { replacedBy: "last_good" } });
   expect(data.read()).toHaveProperty("channels.good");
   expect(await data.config.restoreLastGood()).toBeUndefined();
+});
+
+test("a config that lost its gateway section counts as clobbered where there is a better one", async () => {
+  using data = volume();
+  data.write("{ channels: { good: {} } }");
+  await data.config.prepare();
+  await data.config.remember();
+  data.write('{ "update": {} }');
+  expect(await data.config.prepare()).toMatchObject({
+    details: { reason: "it has lost its gateway.mode", replacedBy: "last_good" },
+  });
+  expect(data.read()).toHaveProperty("channels.good");
 });
 
 test("a refused config stays where there is no other", async () => {

@@ -119,7 +119,7 @@ test(
     writeFileSync(own.configFile, "{}");
     await own.config.prepare();
     await own.config.remember();
-    writeFileSync(own.configFile, '{ "frobnicate": 1 }');
+    writeFileSync(own.configFile, '{ "frobnicate": 1, "gateway": { "mode": "local" } }');
     await using child = await runChild(own.spec);
     const exit = await child.exit;
     expect(exit.code).toBe(78);
