@@ -8,7 +8,7 @@ import { HistoryError, readHead, type StoreReads } from "./history.ts";
 import type { Index } from "./index.ts";
 
 /** A store that has not answered by then counts as unreachable, for now. */
-const ANSWER_MS = 20_000;
+const ANSWER_MS = 5_000;
 /** Reading a whole tree takes longer. */
 const REBUILD_MS = 600_000;
 

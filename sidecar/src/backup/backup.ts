@@ -1,0 +1,190 @@
+import type { Clock } from "../platform/clock.ts";
+import type { Logger } from "../platform/log.ts";
+import type { CountingStore } from "../store/counting.ts";
+import { probeConditionalPut } from "../store/probe.ts";
+import type { Owner } from "../volume/dir.ts";
+import { OWN_FOLDER, readMarker } from "../volume/marker.ts";
+import type { Root } from "../volume/root.ts";
+import { DirtySet } from "./dirty.ts";
+import { keys } from "./format.ts";
+import { IGNORE_FILE, RULE_FOLDERS, createIgnore, readRules, type Ignore } from "./ignore.ts";
+import { Index } from "./index.ts";
+import { lastSyncFile } from "./last-sync.ts";
+import { ReadContext } from "./read-context.ts";
+import { readPath } from "./reader.ts";
+import type { BackupStatus, ReplicatorEvent } from "./replicator-status.ts";
+import { Replicator } from "./replicator.ts";
+import type { ScanRequest } from "./scanner.ts";
+import { Scanner } from "./scanner.ts";
+import type { Halt } from "./scans.ts";
+import { Watcher } from "./watcher.ts";
+
+/** Where the index of a volume is. */
+export function indexPath(root: Root): string {
+  return `${root.path}/${OWN_FOLDER}/index.sqlite`;
+}
+
+export interface BackupOptions {
+  /** The volume, without private folders. */
+  readonly root: Root;
+  readonly user: string;
+  readonly machine: string;
+  /** The user's `backup/` prefix. */
+  readonly store: CountingStore;
+  /** Closed by whoever opened it. */
+  readonly index: Index;
+  /** Who owns the databases: they are opened as this user. */
+  readonly agent?: Owner | undefined;
+  readonly fence: "on" | "off";
+  readonly clock: Clock;
+  readonly log: Logger;
+  readonly onEvent: (event: ReplicatorEvent) => void;
+}
+
+/** What keeps the store up with a volume that is ready: the watcher, the scans, the reader and the commits, as one part. */
+export class Backup {
+  readonly name = "replicator";
+  readonly #options: BackupOptions;
+  readonly #context: ReadContext;
+  readonly #watcher: Watcher;
+  readonly #scanner: Scanner;
+  readonly #replicator: Replicator;
+  #ignore: Ignore;
+
+  constructor(options: BackupOptions) {
+    this.#options = options;
+    const { root, index, agent, clock, log, store } = options;
+    this.#ignore = createIgnore(readRules(root));
+    const dirty = new DirtySet({ clock, onDue: () => this.#replicator.wake() });
+    this.#context = new ReadContext({
+      root,
+      index,
+      ignore: this.#ignore,
+      clock,
+      agent,
+      onRest: (path, ms) => dirty.rest(path, ms),
+    });
+    this.#watcher = new Watcher({
+      path: root.path,
+      ignore: () => this.#ignore,
+      isDatabase: (path) => isDatabase(index, path),
+      onDirty: (path, kind) => {
+        if (isRuleFile(path)) this.#reloadRules();
+        dirty.hint(path, kind);
+      },
+      onLost: (kind, reason) => {
+        log.warn({ kind, reason }, "Changes may have gone unseen; the volume is scanned");
+        this.#replicator.rescan();
+      },
+    });
+    this.#scanner = new Scanner({ volume: root.path, index: indexPath(root) });
+    this.#replicator = new Replicator({
+      ...options,
+      snapshot: () => new Index(indexPath(root), { readonly: true }).freeze(),
+      dirty,
+      read: (path) => readPath(path, this.#context),
+      scan: (request) => this.#scan(request),
+      probe: (signal) => probeConditionalPut(store, keys.probe, { signal, clock }),
+      refuse: () => this.#refuse(),
+      lastSync: lastSyncFile(root, log),
+      onRecorded: () => this.#context.startBatch(),
+      counts: () => store.counts,
+    });
+  }
+
+  async start(signal: AbortSignal): Promise<void> {
+    await this.#watcher.start();
+    await this.#replicator.start(signal);
+  }
+
+  /** Scans and commits what is left, as far as the signal allows. */
+  async stop(signal: AbortSignal): Promise<void> {
+    await this.#watcher.stop();
+    await this.#replicator.stop(signal);
+    await this.#scanner.close();
+    this.#context[Symbol.dispose]();
+  }
+
+  /** Resolves when what is on the volume now is durable in the store. */
+  flush(signal: AbortSignal): Promise<{ readonly position: number; readonly lagMs: number }> {
+    return this.#replicator.flush(signal);
+  }
+
+  status(): BackupStatus {
+    return this.#replicator.status();
+  }
+
+  async #scan(request: ScanRequest): ReturnType<Scanner["scan"]> {
+    this.#reloadRules();
+    // Watching that has failed is tried again with each look at the whole volume.
+    if (request.path === undefined && !this.#watcher.isWatching) await this.#watcher.start();
+    return this.#scanner.scan(request);
+  }
+
+  #reloadRules(): void {
+    this.#ignore = createIgnore(readRules(this.#options.root));
+    this.#context.ignore = this.#ignore;
+  }
+
+  /** A volume that was swapped or emptied under us is never committed as if it were the user's wish. */
+  #refuse(): Halt | undefined {
+    const reading = readMarker(this.#options.root);
+    if (reading.kind !== "ok") {
+      return {
+        kind: "marker_missing",
+        message:
+          "Cannot back up the volume: its marker is gone or damaged; restart the machine to have the volume looked at anew",
+      };
+    }
+    if (reading.marker.user === this.#options.user && reading.marker.state === "ready")
+      return undefined;
+    return {
+      kind: "marker_changed",
+      message: "Cannot back up the volume: its marker says that it is not ours, or not whole",
+    };
+  }
+}
+
+/** True if the tree on the volume is the one that the index describes. Reads what looks changed: a new stamp alone says nothing. */
+export async function treeEqualsIndex(
+  index: Index,
+  options: {
+    readonly root: Root;
+    readonly agent?: Owner | undefined;
+    readonly clock: Clock;
+    readonly signal: AbortSignal;
+  },
+): Promise<boolean> {
+  const { root, agent, clock, signal } = options;
+  const paths: string[] = [];
+  const scanner = new Scanner({ volume: root.path, index: indexPath(root) });
+  const { outcome, gone } = await scanner.scan({
+    signal,
+    onBatch: (batch) => void paths.push(...batch.changed),
+  });
+  signal.throwIfAborted();
+  if (outcome !== "complete" || gone > 0) return false;
+  using context = new ReadContext({
+    root,
+    index,
+    ignore: createIgnore(readRules(root)),
+    clock,
+    agent,
+  });
+  for (const path of paths) {
+    signal.throwIfAborted();
+    const reading = await readPath(path, context);
+    if (reading.kind === "changed" && reading.content?.kind === "blob") reading.content.dispose();
+    if (reading.kind !== "same") return false;
+  }
+  return true;
+}
+
+function isDatabase(index: Index, path: string): boolean {
+  const entry = index.get(path)?.entry;
+  return entry?.type === "file" && entry.sqlite === true;
+}
+
+function isRuleFile(path: string): boolean {
+  return RULE_FOLDERS.some((folder) => path === `${folder}/${IGNORE_FILE}`);
+}

@@ -1,0 +1,312 @@
+import { resolve } from "node:path";
+
+import { version } from "../../../package.json";
+import type { Config, Environment } from "../config.ts";
+import { prepareFolders } from "../gateway/folders.ts";
+import { findChildUsers, type ChildUsers } from "../gateway/users.ts";
+import { copyTemplate } from "../gateway/workspace.ts";
+import { ControlPlane } from "../health/control-plane.ts";
+import type { Report } from "../health/report.ts";
+import type { Part } from "../parts.ts";
+import type { Clock } from "../platform/clock.ts";
+import { identifyMachine, type MachineIdentity } from "../platform/fly.ts";
+import type { Logger } from "../platform/log.ts";
+import { Server } from "../server.ts";
+import type { CountingStore } from "../store/counting.ts";
+import type { Exit, ServiceStatus } from "../supervisor/spec.ts";
+import { Watchdog } from "../supervisor/watchdog.ts";
+import { OWN_FOLDER } from "../volume/marker.ts";
+import { Root } from "../volume/root.ts";
+import { Children } from "./children.ts";
+import { Disk } from "./disk.ts";
+import { machineApp } from "./machine-app.ts";
+import { machineReport } from "./machine-report.ts";
+import { machineServices } from "./services.ts";
+import { Status } from "./status.ts";
+import { userStore } from "./user-store.ts";
+import { VolumeLife } from "./volume-life.ts";
+
+export interface AssemblyOptions {
+  readonly config: Config;
+  readonly environment: Environment;
+  readonly clock: Clock;
+  readonly log: Logger;
+  readonly redact: (text: string) => string;
+}
+
+export type PartName =
+  | "server"
+  | "heartbeat"
+  | "caddy"
+  | "volume"
+  | "replicator"
+  | "gateway"
+  | "sweep";
+
+const TEMPLATE = resolve(import.meta.dir, "../../../container/default-workspace");
+
+/** All parts of one machine, introduced to each other. Building them starts nothing. */
+export class Assembly {
+  readonly parts: Readonly<Record<PartName, Part>>;
+  readonly #options: AssemblyOptions;
+  readonly #users: ChildUsers;
+  readonly #identity: MachineIdentity;
+  readonly #root: Root;
+  readonly #disk: Disk;
+  readonly #children: Children;
+  readonly #watchdog: Watchdog;
+  readonly #volume: VolumeLife;
+  readonly #plane: ControlPlane | undefined;
+  readonly #status: Status;
+  readonly #storeName: string;
+  readonly #startedAt: number;
+  #isServing = false;
+  #lastActive: number | undefined;
+
+  constructor(options: AssemblyOptions) {
+    this.#options = options;
+    const { config, environment, clock, log } = options;
+    this.#startedAt = clock.monotonic();
+    this.#users = config.dropPrivileges ? findChildUsers() : { agent: undefined, caddy: undefined };
+    this.#identity = identifyMachine(environment);
+    this.#root = new Root(config.dataDir);
+    this.#watchdog = new Watchdog({ clock });
+    this.#disk = new Disk({ root: this.#root, clock, log, onChange: (low) => this.#onDisk(low) });
+    this.#children = this.#makeChildren();
+    const store = userStore(config, clock);
+    this.#storeName = store?.name ?? "off";
+    this.#volume = this.#makeVolume(store);
+    this.#plane = this.#makeControlPlane();
+    this.#status = new Status(
+      { services: () => this.#children.statuses(), volume: this.#volume, disk: this.#disk },
+      { clock, log, plane: this.#plane },
+    );
+    this.parts = this.#makeParts();
+  }
+
+  /** True once requests are answered. */
+  get isServing(): boolean {
+    return this.#isServing;
+  }
+
+  /** What comes before every part: ends what a killed life left behind, and watches over this one. */
+  async begin(): Promise<void> {
+    const { log, config } = this.#options;
+    if (config.dropPrivileges && (!this.#users.agent || !this.#users.caddy)) {
+      log.warn(
+        {},
+        "No users agent and caddy to run the children as: they run as the sidecar itself",
+      );
+    }
+    this.#watchdog.start();
+    await this.#disk.start();
+    await this.#children.begin();
+    this.#status.start();
+    this.#status.event("started", { version });
+  }
+
+  /** All parts were started. */
+  started(): void {
+    this.#status.started();
+  }
+
+  /** A part could not be started; the machine stays up for people to see that. */
+  fail(error: unknown): void {
+    this.#status.failed(error);
+    this.#status.event("error", {
+      message: error instanceof Error ? error.message : String(error),
+    });
+  }
+
+  /** The machine is about to stop: not ready any more, and nothing new is begun. */
+  close(): void {
+    this.#children.close();
+    this.#status.stopping();
+    this.#status.event("stopped", {});
+  }
+
+  /** The time is up: children are killed at once. */
+  hurry(): void {
+    this.#children.hurry();
+  }
+
+  /** After the last part. */
+  end(): void {
+    this.#children.end();
+    this.#disk.stop();
+    this.#status.end();
+    this.#watchdog.stop();
+    this.#root[Symbol.dispose]();
+  }
+
+  report(): Report {
+    return machineReport({
+      identity: this.#identity,
+      version,
+      user: this.#options.config.userId,
+      storeName: this.#storeName,
+      history: this.#status.history,
+      uptimeMs: this.#options.clock.monotonic() - this.#startedAt,
+      services: this.#children.statuses(),
+      volume: this.#volume,
+      space: this.#disk.space,
+      lastActive: this.#lastActive,
+    });
+  }
+
+  #makeChildren(): Children {
+    const { config, environment, clock, log, redact } = this.#options;
+    const specs = machineServices({
+      config,
+      environment,
+      users: this.#users,
+      clock,
+      log,
+      isDiskFull: () => this.#disk.isLow,
+      onConfigRepaired: ({ details }) => {
+        log.warn(details, "OpenClaw's config was repaired");
+        this.#status.event("config_repaired", details);
+      },
+    });
+    // Held for as long as the process lives: children.json is written through it.
+    const dir = this.#root.dir(OWN_FOLDER, { links: "refuse", create: { mode: 0o700 } });
+    return new Children({
+      config,
+      specs,
+      dir,
+      clock,
+      log,
+      redact,
+      onChange: (status) => this.#onService(status),
+      onExit: (service, exit) => this.#onExit(service, exit),
+    });
+  }
+
+  #makeVolume(store: CountingStore | undefined): VolumeLife {
+    const { config, clock, log } = this.#options;
+    return new VolumeLife({
+      root: this.#root,
+      user: config.userId,
+      machine: this.#identity.id,
+      store,
+      fence: config.backup?.fence === false ? "off" : "on",
+      agent: this.#users.agent,
+      clock,
+      log: log.child({ part: "backup" }),
+      furnish: (options) => this.#furnish(options),
+      endGateway: () => this.#children.endGateway(),
+      withoutGateway: (work) => this.#children.withoutGateway(work),
+      onEvent: (event) => this.#onBackup(event),
+      onChange: () => this.#status.refresh(),
+    });
+  }
+
+  #makeControlPlane(): ControlPlane | undefined {
+    const { config, clock, log } = this.#options;
+    if (!config.controlPlane) return undefined;
+    return new ControlPlane({
+      ...config.controlPlane,
+      machineId: this.#identity.id,
+      clock,
+      log: log.child({ part: "control-plane" }),
+      report: () => this.report(),
+    });
+  }
+
+  #makeParts(): Record<PartName, Part> {
+    const { config, clock, log } = this.#options;
+    const app = machineApp({
+      config,
+      health: {
+        readiness: () => this.#status.readiness(),
+        report: () => this.report(),
+        sync: (signal) => this.#volume.flush(signal),
+        restart: (name) => this.#children.restart(name),
+      },
+      volume: this.#volume,
+      disk: this.#disk,
+      owner: this.#users.agent,
+      isStopping: () => this.#status.isStopping,
+      onUse: () => (this.#lastActive = clock.now()),
+      clock,
+      log,
+    });
+    const server = new Server({ app, port: config.ports.sidecar, log });
+    return {
+      server: {
+        name: "server",
+        start: async (signal) => {
+          await server.start(signal);
+          this.#isServing = true;
+        },
+        stop: (signal) => server.stop(signal),
+      },
+      heartbeat: {
+        name: "heartbeat",
+        start: async () => this.#plane?.start(),
+        stop: async (signal) => this.#plane?.stop(signal),
+      },
+      caddy: this.#children.caddy(),
+      volume: {
+        name: "volume",
+        start: (signal) => this.#volume.boot(signal),
+        // Its start ends with the signal, and its last commit is the replicator's.
+        stop: async () => undefined,
+      },
+      replicator: {
+        name: "replicator",
+        start: () => this.#volume.startBackup(),
+        stop: (signal) => this.#volume.stop(signal),
+      },
+      gateway: this.#children.gateway(),
+      sweep: this.#children.sweep(),
+    };
+  }
+
+  /** Puts the first files of a volume in place, owned by whom they are for. */
+  async #furnish({ restored }: { readonly restored: boolean }): Promise<void> {
+    const { config, environment, clock, log } = this.#options;
+    const owner = this.#users.agent;
+    await prepareFolders(config.dataDir, { owner, clock, signal: new AbortController().signal });
+    const { written, problems } = await copyTemplate({
+      dataDir: config.dataDir,
+      templateDir: TEMPLATE,
+      env: environment,
+      owner,
+      restored,
+    });
+    for (const problem of problems) log.warn({}, problem);
+    if (written.length > 0)
+      log.info({ files: written.length }, "The workspace got its first files");
+  }
+
+  #onService({ name, state, reason }: ServiceStatus): void {
+    if (state === "failed") this.#status.event("crash_loop", { service: name, reason });
+    this.#status.refresh();
+  }
+
+  #onExit(service: string, { asked, code, signal, oomKilled }: Exit): void {
+    if (!asked) this.#status.event("restart", { service, code, signal, oomKilled });
+  }
+
+  #onBackup(event: Parameters<ConstructorParameters<typeof VolumeLife>[0]["onEvent"]>[0]): void {
+    switch (event.type) {
+      case "restored":
+      case "restore_failed":
+      case "diverged":
+      case "mass_delete":
+      case "fenced":
+        this.#status.event(event.type, event.details ?? {});
+        break;
+      default:
+        // The others show as causes of the machine's state.
+        break;
+    }
+    this.#status.refresh();
+  }
+
+  #onDisk(low: boolean): void {
+    if (low) this.#status.event("disk_low", { ...this.#disk.space });
+    this.#status.refresh();
+  }
+}

@@ -1,0 +1,93 @@
+import { Hono, type MiddlewareHandler } from "hono";
+import type { RequestIdVariables } from "hono/request-id";
+
+import type { Config } from "../config.ts";
+import { createFilesRoutes, type Refusal } from "../files/routes.ts";
+import { createMachineRoutes, createProbeRoutes, type HealthOptions } from "../health/routes.ts";
+import type { Clock } from "../platform/clock.ts";
+import type { Logger } from "../platform/log.ts";
+import { createApp } from "../server.ts";
+import type { AppEnv } from "../server/app-env.ts";
+import { createAuth } from "../server/auth.ts";
+import type { Owner } from "../volume/dir.ts";
+import { OWN_FOLDER } from "../volume/marker.ts";
+import { Root } from "../volume/root.ts";
+import type { Disk } from "./disk.ts";
+import type { VolumeLife } from "./volume-life.ts";
+
+/** Absolute paths of earlier images, and the folders on the volume that they mean now. Source: machine.md, Volume. */
+const ALIASES = [
+  ["/home/node/.openclaw/workspace", "workspace"],
+  ["/home/node/workspace", "workspace"],
+  ["/root/clawd", "workspace"],
+  ["/home/node/.openclaw", "openclaw"],
+  ["/root/.clawdbot", "openclaw"],
+  ["/root/.openclaw", "openclaw"],
+  // What the volume is called in every document, wherever it is mounted.
+  ["/data", ""],
+] as const;
+
+/** What no path of /files may name: ours, and the file system's. */
+const PRIVATE = [OWN_FOLDER, ".sidecar-copies", "lost+found"];
+
+export interface MachineAppOptions {
+  readonly config: Config;
+  readonly health: HealthOptions;
+  readonly volume: VolumeLife;
+  readonly disk: Disk;
+  readonly owner: Owner | undefined;
+  readonly isStopping: () => boolean;
+  /** Somebody who may is using the machine. */
+  readonly onUse: () => void;
+  readonly clock: Clock;
+  readonly log: Logger;
+}
+
+/** Everything this machine answers over HTTP. */
+export function machineApp(options: MachineAppOptions): Hono<AppEnv> {
+  const { config, health, volume, disk, owner, isStopping, onUse, clock, log } = options;
+  const root = new Root(config.dataDir, { private: PRIVATE, aliases: ALIASES });
+  const writable = (): Refusal | undefined => {
+    if (isStopping()) return refusal(503, "The machine is stopping", "stopping");
+    const { write, message, code } = volume.access;
+    if (!write) return refusal(code === "fenced" ? 403 : 503, message, code);
+    return disk.isLow
+      ? refusal(507, "The volume is full: delete files or extend it", "no_space")
+      : undefined;
+  };
+  const files = new Hono();
+  files.use(onlyWhenReadable(volume, onUse));
+  files.route("/", createFilesRoutes({ root, clock, owner, writable }));
+  return createApp({
+    auth: createAuth({
+      token: config.token,
+      signingSecret: config.signingSecret,
+      user: config.userId,
+      clock,
+    }),
+    files,
+    machine: createMachineRoutes(health),
+    publicRoutes: [createProbeRoutes(health)],
+    corsOrigins: config.dashboardOrigins,
+    log: log.child({ part: "server" }),
+    clock,
+  });
+}
+
+/** A volume that is not whole yet, or not this user's, is shown to nobody. */
+function onlyWhenReadable(
+  volume: VolumeLife,
+  onUse: () => void,
+): MiddlewareHandler<{ Variables: RequestIdVariables }> {
+  return async (c, next) => {
+    const { read, message, code } = volume.access;
+    onUse();
+    if (read) return next();
+    c.header("Retry-After", "5");
+    return c.json({ error: message, code, requestId: c.get("requestId") }, 503);
+  };
+}
+
+function refusal(status: Refusal["status"], error: string, code: string): Refusal {
+  return { status, error, code };
+}

@@ -1,0 +1,146 @@
+import { ControlPlane } from "../health/control-plane.ts";
+import { StateHistory, type Cause } from "../health/reasons.ts";
+import type { MachineEventType } from "../health/report.ts";
+import type { Readiness } from "../health/routes.ts";
+import type { Clock } from "../platform/clock.ts";
+import type { Logger } from "../platform/log.ts";
+import type { ServiceStatus } from "../supervisor/spec.ts";
+import type { Disk } from "./disk.ts";
+import type { VolumeLife } from "./volume-life.ts";
+
+/** The parts that the machine's state follows from. */
+export interface StatusSources {
+  readonly services: () => readonly ServiceStatus[];
+  readonly volume: VolumeLife;
+  readonly disk: Disk;
+}
+
+const EVERY_MS = 1_000;
+
+/** Follows the state of the whole machine, and tells the log and the control plane when it changes. */
+export class Status {
+  readonly history: StateHistory;
+  readonly #clock: Clock;
+  readonly #log: Logger;
+  readonly #plane: ControlPlane | undefined;
+  readonly #sources: StatusSources;
+  #stopping = false;
+  /** The parts have all been started, or one has failed. */
+  #started = false;
+  #wasReady = false;
+  #failure: string | undefined;
+  #cancel: (() => void) | undefined;
+
+  constructor(
+    sources: StatusSources,
+    options: {
+      readonly clock: Clock;
+      readonly log: Logger;
+      readonly plane: ControlPlane | undefined;
+    },
+  ) {
+    this.#sources = sources;
+    this.#clock = options.clock;
+    this.#log = options.log;
+    this.#plane = options.plane;
+    this.history = new StateHistory(options.clock);
+  }
+
+  /** Looks every second, for what changes without anybody saying so. */
+  start(): void {
+    this.refresh();
+    this.#cancel = this.#clock.after(EVERY_MS, () => this.start());
+  }
+
+  end(): void {
+    this.#cancel?.();
+  }
+
+  /** All parts were asked to start. */
+  started(): void {
+    this.#started = true;
+    this.refresh();
+  }
+
+  /** A part could not be started: the machine stays up and says so. */
+  failed(error: unknown): void {
+    this.#failure = error instanceof Error ? error.message : String(error);
+    this.started();
+  }
+
+  stopping(): void {
+    this.#stopping = true;
+    this.refresh();
+  }
+
+  get isStopping(): boolean {
+    return this.#stopping;
+  }
+
+  readiness(): Readiness {
+    if (this.#stopping) return { ready: false, waitingFor: ["stop"] };
+    const waitingFor = this.#sources
+      .services()
+      .filter((service) => !service.ready)
+      .map((service) => service.name);
+    if (!this.#sources.volume.isReady) waitingFor.unshift("volume");
+    return { ready: waitingFor.length === 0, waitingFor };
+  }
+
+  /** Takes in what the parts say now. */
+  refresh(): void {
+    const { volume } = this.#sources;
+    const causes = this.#causes();
+    const booted = this.#isBooted();
+    const before = this.history.update({
+      stopping: this.#stopping,
+      restoring: volume.isRestoring,
+      booted,
+      causes,
+    });
+    if (before === undefined) return;
+    const { state } = this.history;
+    const fields = { state, before, reasons: causes.map(({ part, kind }) => `${part}: ${kind}`) };
+    if (state === "degraded") this.#log.warn(fields, "The machine is degraded");
+    else this.#log.info(fields, "The machine's state changed");
+    if (state === "ready") this.event(this.#wasReady ? "recovered" : "ready", {});
+    if (state === "degraded") this.event("degraded", { reasons: causes });
+    this.#wasReady ||= state === "ready";
+    this.#plane?.changed();
+  }
+
+  event(type: MachineEventType, details: Readonly<Record<string, unknown>>): void {
+    this.#plane?.event(type, details);
+  }
+
+  /** Booting ends when everything was ready once, or when it has come to something that only others can help with. */
+  #isBooted(): boolean {
+    if (this.#wasReady || this.#failure !== undefined || this.#sources.volume.isStuck) return true;
+    if (!this.#started) return false;
+    return this.#sources
+      .services()
+      .every(
+        ({ ready, state }) =>
+          ready || state === "failed" || state === "backoff" || state === "stopped",
+      );
+  }
+
+  #causes(): Cause[] {
+    const { volume, disk, services } = this.#sources;
+    const causes = volume.causes();
+    if (this.#failure !== undefined)
+      causes.unshift({ part: "machine", kind: "failed", message: this.#failure });
+    for (const service of services()) {
+      // What has not been started yet is no fault of its own.
+      if (service.ready || service.state === "initial") continue;
+      const message = service.reason ?? `The ${service.name} is ${service.state}`;
+      causes.push({ part: service.name, kind: service.state, message });
+    }
+    if (disk.isLow) {
+      const { free } = disk.space;
+      const message = `Only ${Math.floor(free / 2 ** 20)} MiB are free on the volume: delete files or extend it`;
+      causes.push({ part: "volume", kind: "disk_low", message });
+    }
+    return causes;
+  }
+}

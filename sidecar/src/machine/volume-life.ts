@@ -1,0 +1,311 @@
+import { Backup, treeEqualsIndex } from "../backup/backup.ts";
+import type { BootEvent, BootOutcome, BootStatus, Halted, Ready } from "../backup/boot-outcome.ts";
+import { bootVolume, catchUp, finishFresh, type BootContext } from "../backup/boot.ts";
+import type { Progress } from "../backup/progress.ts";
+import type { BackupStatus, ReplicatorEvent } from "../backup/replicator-status.ts";
+import type { Cause } from "../health/reasons.ts";
+import type { Clock } from "../platform/clock.ts";
+import type { Logger } from "../platform/log.ts";
+import type { CountingStore } from "../store/counting.ts";
+import type { Owner } from "../volume/dir.ts";
+import type { Root } from "../volume/root.ts";
+
+export interface VolumeLifeOptions {
+  readonly root: Root;
+  readonly user: string;
+  readonly machine: string;
+  /** The user's `backup/` prefix; undefined with the backup off. */
+  readonly store: CountingStore | undefined;
+  readonly fence: "on" | "off";
+  readonly agent: Owner | undefined;
+  readonly clock: Clock;
+  readonly log: Logger;
+  /** Puts the first files of a volume in place, before anything of it is committed. */
+  readonly furnish: (options: { readonly restored: boolean }) => Promise<void>;
+  /** Ends the gateway for good: another machine answers for this user now. */
+  readonly endGateway: () => Promise<void>;
+  /** Ends the gateway while the volume is brought up to date, and starts it again. */
+  readonly withoutGateway: (work: () => Promise<void>) => Promise<void>;
+  readonly onEvent: (event: BootEvent | ReplicatorEvent) => void;
+  /** Something that shows in the status has changed. */
+  readonly onChange: () => void;
+}
+
+/** What /files may do with the volume now. */
+export interface Access {
+  readonly read: boolean;
+  readonly write: boolean;
+  readonly code: "booting" | "restoring" | "waiting_for_store" | "fenced" | "halted" | "ok";
+  readonly message: string;
+}
+
+type Phase =
+  | { readonly kind: "booting"; readonly status: BootStatus }
+  | { readonly kind: "halted"; readonly halt: Halted }
+  /** The files are whole, and what the store holds is not known: nothing is committed. */
+  | { readonly kind: "unsettled"; readonly sinceMs: number }
+  | { readonly kind: "settled" };
+
+const DECIDING: BootStatus = { state: "deciding", message: "Looking at the volume and the store" };
+
+/** The volume from the first look at it to the last commit: what it is, what may be done with it, and its backup. */
+export class VolumeLife {
+  readonly #options: VolumeLifeOptions;
+  readonly #life = new AbortController();
+  #phase: Phase = { kind: "booting", status: DECIDING };
+  #ready: Ready | undefined;
+  #backup: Backup | undefined;
+  #catchingUp: Promise<void> = Promise.resolve();
+  #fenced: string | undefined;
+  #progress: Progress | undefined;
+
+  constructor(options: VolumeLifeOptions) {
+    this.#options = options;
+  }
+
+  /** Resolves when the files are in place and the gateway may have them; never where a person has to decide. Rejects with the signal's reason. */
+  async boot(signal: AbortSignal): Promise<void> {
+    const outcome = await bootVolume(this.#context(), signal);
+    signal.throwIfAborted();
+    if (this.#accept(outcome)) {
+      const restored = outcome.position > 0;
+      await this.#options.furnish({ restored });
+      if (outcome.fresh) finishFresh(this.#options.root);
+      return;
+    }
+    await aborted(signal);
+  }
+
+  /** Begins the backup, or, where the store did not answer at boot, the wait for it. Resolves at once. */
+  async startBackup(): Promise<void> {
+    const ready = this.#ready;
+    if (!ready || !this.#options.store) return;
+    if (ready.settled) await this.#begin(ready);
+    else this.#catchingUp = this.#catchUp(ready).catch((error: unknown) => this.#failed(error));
+  }
+
+  /** Makes the last commit, as far as the signal allows. */
+  async stop(signal: AbortSignal): Promise<void> {
+    this.#life.abort(new Error("The machine is stopping"));
+    await this.#catchingUp;
+    await this.#backup?.stop(signal);
+    this.#backup = undefined;
+    this.#ready?.index?.[Symbol.dispose]();
+    this.#ready = undefined;
+  }
+
+  /** Resolves when what is on the volume now is durable. Throws a sentence for people where it cannot be. */
+  async flush(signal: AbortSignal): Promise<{ readonly position: number; readonly lagMs: number }> {
+    if (!this.#options.store) throw new Error("Cannot sync the volume: no backup is configured");
+    if (this.#backup) return this.#backup.flush(signal);
+    throw new Error(`Cannot sync the volume: ${this.access.message}`);
+  }
+
+  get isReady(): boolean {
+    return this.#phase.kind === "settled" || this.#phase.kind === "unsettled";
+  }
+
+  get isRestoring(): boolean {
+    return this.#phase.kind === "booting" && this.#phase.status.state === "restoring";
+  }
+
+  /** True where booting has come to a point where only a person or the store can help. */
+  get isStuck(): boolean {
+    const phase = this.#phase;
+    return (
+      phase.kind === "halted" || (phase.kind === "booting" && phase.status.state === "waiting")
+    );
+  }
+
+  get progress(): Progress | undefined {
+    return this.isRestoring ? this.#progress : undefined;
+  }
+
+  get access(): Access {
+    const phase = this.#phase;
+    if (this.#fenced !== undefined) {
+      return { read: true, write: false, code: "fenced", message: this.#fenced };
+    }
+    switch (phase.kind) {
+      case "booting": {
+        const { state, message } = phase.status;
+        const code =
+          state === "restoring"
+            ? "restoring"
+            : state === "waiting"
+              ? "waiting_for_store"
+              : "booting";
+        return { read: false, write: false, code, message };
+      }
+      case "halted": {
+        const { kind, message } = phase.halt;
+        // Files that are whole and the user's own can at least be looked at.
+        return { read: kind === "diverged", write: false, code: "halted", message };
+      }
+      default:
+        return { read: true, write: true, code: "ok", message: "The backup has not begun yet" };
+    }
+  }
+
+  /** Where the volume stands in its history, as far as it is known. */
+  get position(): number {
+    return this.#ready?.position ?? 0;
+  }
+
+  /** Of the running backup; undefined before it runs. */
+  backupStatus(): BackupStatus | undefined {
+    return this.#backup?.status();
+  }
+
+  /** The state of the backup where it does not run. */
+  get restingState(): "off" | "idle" | "restoring" | "halted" | "diverged" | "unreachable" {
+    const phase = this.#phase;
+    if (!this.#options.store) return "off";
+    if (phase.kind === "halted") return phase.halt.kind === "diverged" ? "diverged" : "halted";
+    if (phase.kind === "unsettled") return "unreachable";
+    if (phase.kind === "booting" && phase.status.state === "waiting") return "unreachable";
+    return this.isRestoring ? "restoring" : "idle";
+  }
+
+  /** Milliseconds since when nothing could be committed, for a volume whose store has not answered yet. */
+  get unsettledMs(): number {
+    const phase = this.#phase;
+    return phase.kind === "unsettled" ? this.#options.clock.monotonic() - phase.sinceMs : 0;
+  }
+
+  causes(): Cause[] {
+    const causes: Cause[] = [];
+    const phase = this.#phase;
+    if (phase.kind === "halted") {
+      causes.push({ part: "volume", kind: phase.halt.kind, message: phase.halt.message });
+    } else if (phase.kind === "unsettled") {
+      const message =
+        "The store does not answer; the machine runs, and nothing is committed until it does";
+      causes.push({ part: "backup", kind: "unreachable", message });
+    } else if (phase.kind === "booting" && phase.status.state === "waiting") {
+      causes.push({ part: "volume", kind: "waiting_for_store", message: phase.status.message });
+    }
+    const reason = this.#backup?.status().reason;
+    if (reason) causes.push({ part: "backup", ...reason });
+    const unrestored = this.#ready?.unrestored ?? [];
+    if (unrestored.length > 0) {
+      const [first] = unrestored;
+      const message = `${unrestored.length} files could not be brought back from the backup, the first is "${first?.path}": ${first?.reason}`;
+      causes.push({ part: "backup", kind: "unrestored", message });
+    }
+    return causes;
+  }
+
+  /** Returns true where the volume is ready. */
+  #accept(outcome: BootOutcome): outcome is Ready {
+    switch (outcome.state) {
+      case "ready":
+        this.#ready = outcome;
+        this.#setPhase(
+          outcome.settled
+            ? { kind: "settled" }
+            : { kind: "unsettled", sinceMs: this.#options.clock.monotonic() },
+        );
+        return true;
+      case "halted":
+        this.#options.log.error(
+          { kind: outcome.kind, reason: outcome.message },
+          "The volume cannot be used",
+        );
+        this.#setPhase({ kind: "halted", halt: outcome });
+        return false;
+      default:
+        return false;
+    }
+  }
+
+  async #begin(ready: Ready): Promise<void> {
+    const { store, index } = { store: this.#options.store, index: ready.index };
+    if (!store || !index) return;
+    this.#backup = new Backup({
+      ...this.#options,
+      store,
+      index,
+      onEvent: (event) => this.#onBackupEvent(event),
+    });
+    // It ends by `stop`, which makes the last commit; the signal to stop the machine must not keep it from that.
+    await this.#backup.start(new AbortController().signal);
+    this.#setPhase({ kind: "settled" });
+  }
+
+  async #catchUp(ready: Ready): Promise<void> {
+    if (!ready.index) return;
+    const signal = this.#life.signal;
+    const outcome = await catchUp({ ...this.#context(), index: ready.index }, signal);
+    if (outcome.state === "ready") return this.#begin(ready);
+    this.#options.log.warn(
+      { state: outcome.state, reason: outcome.message },
+      "The store knows more than this volume",
+    );
+    if (outcome.state === "halted") {
+      this.#setPhase({ kind: "halted", halt: outcome });
+      await this.#options.endGateway();
+      return;
+    }
+    await this.#options.withoutGateway(async () => {
+      ready.index?.[Symbol.dispose]();
+      this.#ready = undefined;
+      this.#setPhase({ kind: "booting", status: DECIDING });
+      await this.boot(signal);
+      await this.startBackup();
+    });
+  }
+
+  #failed(error: unknown): void {
+    if (this.#life.signal.aborted) return;
+    const message = error instanceof Error ? error.message : String(error);
+    this.#options.log.error({ error }, "Cannot begin the backup");
+    this.#setPhase({ kind: "halted", halt: { state: "halted", kind: "failing", message } });
+  }
+
+  #onBackupEvent(event: ReplicatorEvent): void {
+    const { log, endGateway, onEvent, onChange } = this.#options;
+    if (event.type === "fenced") {
+      this.#fenced = event.message;
+      endGateway().catch((error: unknown) =>
+        log.error({ error }, "Cannot end the gateway of a fenced machine"),
+      );
+    }
+    onEvent(event);
+    onChange();
+  }
+
+  #context(): BootContext {
+    const { root, user, machine, store, clock, agent, log, onEvent, onChange } = this.#options;
+    return {
+      root,
+      user,
+      machine,
+      store,
+      clock,
+      owner: agent,
+      treeEqualsIndex: (index, signal) => treeEqualsIndex(index, { root, agent, clock, signal }),
+      onStatus: (status) => {
+        log.info({ state: status.state, reason: status.message }, "The volume is being made ready");
+        if (this.#phase.kind === "booting") this.#setPhase({ kind: "booting", status });
+      },
+      onProgress: (progress) => {
+        this.#progress = progress;
+        onChange();
+      },
+      onEvent,
+    };
+  }
+
+  #setPhase(phase: Phase): void {
+    this.#phase = phase;
+    this.#options.onChange();
+  }
+}
+
+function aborted(signal: AbortSignal): Promise<never> {
+  return new Promise((_, reject) => {
+    if (signal.aborted) reject(signal.reason as Error);
+    else signal.addEventListener("abort", () => reject(signal.reason as Error), { once: true });
+  });
+}
