@@ -46,7 +46,7 @@ async function start() {
 
   mkdirSync(home, { recursive: true, mode: 0o700 });
   const env = localEnvironment(home, { ports: options.ports, machine, env: process.env });
-  say(`Starting the machine; its log goes to ${relative(process.cwd(), log)}`);
+  say(`Starting the machine; its log goes to ${shown(log)}`);
   sidecar = startSidecar({ bun: machine.bun, main, env, log });
   writeFileSync(pidFile, String(sidecar.pid));
   const endLog = options.log ? followLog(log, sidecar.logStart) : () => {};
@@ -77,7 +77,7 @@ async function start() {
 
 function printSummary({ outcome, env, home, log, ports: { PORT, PUBLIC_PORT } }) {
   const publicOrigin = `http://127.0.0.1:${PUBLIC_PORT}`;
-  const token = relative(process.cwd(), join(home, "token"));
+  const token = shown(join(home, "token"));
   const header = `-H "Authorization: Bearer $(cat ${token})"`;
   const seconds = ((Date.now() - startedAt) / 1000).toFixed(1);
   console.log(`
@@ -86,7 +86,7 @@ ${outcome === "ready" ? `Ready after ${seconds} s.` : `Not ready after ${seconds
   Control UI   ${publicOrigin}/
   Token        ${env.OPENCLAW_GATEWAY_TOKEN}
   Health       http://127.0.0.1:${PORT}/readyz
-  Log          ${relative(process.cwd(), log)}
+  Log          ${shown(log)}
   Volume       ${env.DATA_DIR}
   Backup       ${env.BACKUP_URL}
 
@@ -95,6 +95,12 @@ ${outcome === "ready" ? `Ready after ${seconds} s.` : `Not ready after ${seconds
 
 Ctrl-C stops it.
 `);
+}
+
+/** A path as a person here would write it. */
+function shown(path) {
+  const short = relative(process.cwd(), path);
+  return short.startsWith("..") ? path : short;
 }
 
 /** Two machines on one volume would undo each other's work. */

@@ -51,8 +51,9 @@ function describe(ready, status) {
   const waiting = ready?.waitingFor?.length
     ? `, waiting for ${ready.waitingFor.map(name).join(", ")}`
     : "";
-  const reasons = (status?.reasons ?? []).map(({ part, message }) => `\n    ${part}: ${message}`);
-  return `${state}${waiting}${reasons.join("")}`;
+  // While it boots, that a part is not there yet is no news.
+  const reasons = state === "degraded" ? (status?.reasons ?? []) : [];
+  return `${state}${waiting}${reasons.map(({ part, message }) => `\n    ${part}: ${message}`).join("")}`;
 }
 
 function describeRestore({ files, filesDone, bytes, bytesDone, etaS }) {
