@@ -23,6 +23,7 @@ import type { StoreReads } from "./history.ts";
 import type { Index } from "./index.ts";
 import { Patience } from "./patience.ts";
 import { patientReads } from "./patient-reads.ts";
+import { STAGING_NAME, removeOwn } from "./place.ts";
 import type { Progress } from "./progress.ts";
 import { RestoreError } from "./restore-error.ts";
 import { Restore, type RestoreResult } from "./restore.ts";
@@ -155,6 +156,8 @@ class Boot {
       case "adopt":
         return this.#begin(decision.kind);
       case "continue":
+        // What a restore that was cut off after its end left behind.
+        if (isWhole(gathered)) await removeOwn(this.#context.root, STAGING_NAME);
         return this.#ready(gathered);
       case "wait":
         await this.#wait(gathered);
@@ -312,6 +315,10 @@ class Boot {
 
 function positionOf({ facts }: GatheredFacts): number {
   return facts.store.kind === "known" ? facts.store.at : 0;
+}
+
+function isWhole({ facts: { marker } }: GatheredFacts): boolean {
+  return marker.kind === "ok" && marker.marker.state === "ready";
 }
 
 function earlier(index: Index | undefined): Unrestored[] {

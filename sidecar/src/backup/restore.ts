@@ -76,6 +76,8 @@ export class Restore {
     let built: BuildResult | undefined;
     let placing = cutOff?.phase === "placing" ? before : undefined;
     if (!placing) {
+      // Left by a restore that was cut off after its end.
+      if (!cutOff) await removeOwn(root, STAGING_NAME);
       const restore = {
         phase: "staging",
         kind: cutOff?.kind ?? kind,
