@@ -1,8 +1,8 @@
 import { closeSync, statfsSync } from "node:fs";
 
 import type { Clock } from "../platform/clock.ts";
-import type { Owner } from "../volume/dir.ts";
-import type { Root } from "../volume/root.ts";
+import type { Dir, Owner } from "../volume/dir.ts";
+import type { Place, Root } from "../volume/root.ts";
 import type { Extent } from "./format.ts";
 import { OWN_FOLDER, type Ignore } from "./ignore.ts";
 import type { IndexedEntry } from "./index.ts";
@@ -11,6 +11,8 @@ import { DatabaseCopier } from "./sqlite-copy.ts";
 /** Where private copies of what never rests are made. Files there have no name once they are open, so nothing is left behind. */
 export const STAGING = `${OWN_FOLDER}/staging`;
 
+/** A folder is kept open for as long as reading the paths in it, one after the other, may take. */
+const FOLDER_MS = 50;
 const MAX_FILE_BYTES = 2 * 1024 ** 3;
 /** Room that a private copy must leave on the volume. */
 const RESERVE_BYTES = 128 * 1024 ** 2;
@@ -56,6 +58,7 @@ export class ReadContext implements Disposable {
   ignore: Ignore;
   readonly #onRest: ((path: string, ms: number) => void) | undefined;
   #breathed = 0;
+  #folder: OpenFolder | undefined;
   readonly #restless = new Set<string>();
   readonly #checked = new Map<string, number>();
   readonly #links = new Map<string, string>();
@@ -81,6 +84,29 @@ export class ReadContext implements Disposable {
   /** Ends a copy that is going on. */
   [Symbol.dispose](): void {
     this.copier[Symbol.dispose]();
+    this.#folder?.release();
+    this.#folder = undefined;
+  }
+
+  /**
+   * As `Root.place`, no link followed. The folder is the one that was opened for the last path, if that was a moment ago
+   * (`reused`) and not `anew`: by now it may have another name, or none.
+   */
+  placeOf(path: string, options: { readonly anew?: boolean } = {}): ReadPlace {
+    const slash = path.lastIndexOf("/");
+    const folder = slash < 0 ? "" : path.slice(0, slash);
+    const now = this.clock.monotonic();
+    const reused = this.#isOpen(folder, now) && !options.anew;
+    if (!reused) {
+      const next = new OpenFolder(this.root.dir(folder, { links: "refuse" }), now);
+      this.#folder?.release();
+      this.#folder = next;
+    }
+    const open = this.#folder;
+    if (!open) throw new Error(`Cannot open "${path}": the reader was stopped`);
+    open.use();
+    const name = path.slice(slash + 1);
+    return { dir: open.dir, name, path, reused, [Symbol.dispose]: () => open.release() };
   }
 
   /** Forgets the hard links seen since the last call: to be called once the index has what was read. */
@@ -151,5 +177,36 @@ export class ReadContext implements Disposable {
       throw error;
     }
     return fd;
+  }
+
+  #isOpen(folder: string, now: number): boolean {
+    const open = this.#folder;
+    return open !== undefined && open.dir.path === folder && now - open.since <= FOLDER_MS;
+  }
+}
+
+/** Where a path is read. */
+export interface ReadPlace extends Place {
+  readonly reused: boolean;
+}
+
+/** A folder that several readings use; closed when the last has released it. */
+class OpenFolder {
+  readonly dir: Dir;
+  readonly since: number;
+  #users = 1;
+
+  constructor(dir: Dir, since: number) {
+    this.dir = dir;
+    this.since = since;
+  }
+
+  use(): void {
+    this.#users += 1;
+  }
+
+  release(): void {
+    this.#users -= 1;
+    if (this.#users === 0) this.dir[Symbol.dispose]();
   }
 }

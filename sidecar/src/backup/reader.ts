@@ -6,7 +6,7 @@ import { blobOf, hashOf, readStart } from "./content.ts";
 import type { Entry, FileEntry } from "./format.ts";
 import type { IndexedEntry } from "./index.ts";
 import { OpenFile } from "./open-file.ts";
-import type { ReadContext } from "./read-context.ts";
+import type { ReadContext, ReadPlace } from "./read-context.ts";
 import { INLINE_BYTES, type NewContent, type Reading, type SkipReason } from "./reading.ts";
 import { hasSqliteHeader, isSqliteHeader, logOf } from "./sqlite-file.ts";
 import { databaseOf, databaseStamp, stampOf } from "./stamp.ts";
@@ -26,9 +26,9 @@ const HEADER_BYTES = 16;
 export async function readPath(path: string, context: ReadContext): Promise<Reading> {
   await context.breathe();
   for (let attempt = 1; ; attempt += 1) {
-    let place: Place;
+    let place: ReadPlace;
     try {
-      place = context.root.place(path, { links: "refuse" });
+      place = context.placeOf(path, { anew: attempt > 1 });
     } catch (error) {
       if (isVolumeError(error, "missing", "not_directory", "outside_root")) return gone(path);
       return asSkipped(path, error);
@@ -38,7 +38,11 @@ export async function readPath(path: string, context: ReadContext): Promise<Read
       return await readPlace(place, context);
     } catch (raw) {
       const error = volumeError(raw, "read", path);
-      if (isVolumeError(error, "missing")) return gone(path);
+      if (isVolumeError(error, "missing")) {
+        // Only a folder that has its name right now can say so.
+        if (place.reused && attempt === 1) continue;
+        return gone(path);
+      }
       const turned = isVolumeError(
         error,
         "is_directory",

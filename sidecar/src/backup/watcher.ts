@@ -1,9 +1,8 @@
-import { lstatSync } from "node:fs";
-
-import { watch, type FSWatcher } from "chokidar";
+import { Worker } from "node:worker_threads";
 
 import type { Ignore } from "./ignore.ts";
 import { databaseOf } from "./stamp.ts";
+import type { WatchOrder, WatchReport } from "./watch-worker.ts";
 
 export interface WatcherOptions {
   /** Absolute path of the volume, without links. */
@@ -20,84 +19,75 @@ export interface WatcherOptions {
 
 /**
  * Hints from the kernel about what changes on the volume. They may be late, doubled or missing: the truth is the scan.
- * One inotify watch for each folder. Links are not followed.
+ * One inotify watch for each folder. Links are not followed. The watching itself is done in a Worker: setting up 1,000
+ * folders takes 100 ms, and the kernel's queue must be drained whatever else goes on.
  */
 export class Watcher {
   readonly #options: WatcherOptions;
-  #watcher: FSWatcher | undefined;
+  #worker: Worker | undefined;
+  #started: Promise<void> | undefined;
 
   constructor(options: WatcherOptions) {
     this.#options = options;
   }
 
   get isWatching(): boolean {
-    return this.#watcher !== undefined;
+    return this.#worker !== undefined;
   }
 
   /** Resolves when changes are being seen, or when `onLost` was told that they cannot be. Can be called again after that. */
   async start(): Promise<void> {
-    if (this.#watcher) return;
-    const { path } = this.#options;
-    // Only the events as they come from the kernel are used. To make up its own, the library would list the whole volume,
-    // keep every entry in memory (95 MB for 100,000 files) and look at each one that changes.
-    const watcher = watch(path, {
-      backend: "native-recursive",
-      ignored: (other) => other !== path,
-      ignoreInitial: true,
-      followSymlinks: false,
-      atomic: false,
-    });
-    this.#watcher = watcher;
-    const { promise, resolve } = Promise.withResolvers<void>();
-    watcher.on("raw", (event, name) => this.#onEvent(event, name));
-    watcher.on("error", (error) => {
-      if (this.#watcher !== watcher) return;
-      this.#watcher = undefined;
-      void watcher.close();
-      this.#options.onLost("failed", error instanceof Error ? error.message : String(error));
-      resolve();
-    });
-    watcher.on("ready", resolve);
-    await promise;
+    if (!this.#worker) this.#started = this.#start();
+    await this.#started;
   }
 
   /** Resolves when no more hints come. */
   async stop(): Promise<void> {
-    const watcher = this.#watcher;
-    this.#watcher = undefined;
-    await watcher?.close();
+    const worker = this.#worker;
+    this.#worker = undefined;
+    await worker?.terminate();
   }
 
-  #onEvent(event: string, name: unknown): void {
-    if (!this.#watcher) return;
-    if (typeof name !== "string" || name === "") {
-      this.#options.onLost("overflow", "the kernel's queue of events was full");
-      return;
-    }
+  #start(): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const order: WatchOrder = { path: this.#options.path };
+    const worker = new Worker(new URL("./watch-worker.ts", import.meta.url), { workerData: order });
+    this.#worker = worker;
+    const fail = (reason: string): void => {
+      resolve();
+      if (this.#worker !== worker) return;
+      this.#worker = undefined;
+      void worker.terminate();
+      this.#options.onLost("failed", reason);
+    };
+    worker.on("message", (report: WatchReport) => {
+      if (this.#worker !== worker) return;
+      if (report.kind === "watching") resolve();
+      else if (report.kind === "failed") fail(report.message);
+      else if (report.kind === "seen") this.#onSeen(report);
+      else this.#options.onLost("overflow", "the kernel's queue of events was full");
+    });
+    worker.on("error", (error) => fail(error instanceof Error ? error.message : String(error)));
+    worker.on("exit", () => fail("the Worker that watches ended"));
+    return promise;
+  }
+
+  #onSeen({ names, folders }: Extract<WatchReport, { kind: "seen" }>): void {
     const { ignore, isDatabase, onDirty } = this.#options;
-    const isFolder = event === "rename" && this.#isFolder(name);
-    if (ignore().covers(name, isFolder)) return;
-    if (isFolder) {
-      onDirty(name, "tree");
-      return;
-    }
-    const database = databaseOf(name);
-    if (database !== undefined && isDatabase?.(database)) {
-      if (!name.endsWith("-shm")) onDirty(database, "path");
-      return;
-    }
-    onDirty(name, "path");
-    // Perhaps a database that nobody knows yet.
-    if (database !== undefined && !name.endsWith("-shm")) onDirty(database, "path");
-  }
-
-  /** A folder that came by being moved brings entries that nobody tells us of. */
-  #isFolder(name: string): boolean {
-    const { path } = this.#options;
-    try {
-      return lstatSync(`${path}/${name}`, { throwIfNoEntry: false })?.isDirectory() ?? false;
-    } catch {
-      return false;
+    const rules = ignore();
+    for (const name of folders) if (!rules.covers(name, true)) onDirty(name, "tree");
+    for (const name of names) {
+      if (rules.covers(name, false)) continue;
+      const database = databaseOf(name);
+      if (database === undefined) {
+        onDirty(name, "path");
+        continue;
+      }
+      const isLog = !name.endsWith("-shm");
+      const isKnown = isDatabase?.(database) ?? false;
+      // Perhaps a database that nobody knows yet.
+      if (isLog) onDirty(database, "path");
+      if (!isKnown) onDirty(name, "path");
     }
   }
 }

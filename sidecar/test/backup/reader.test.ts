@@ -25,8 +25,10 @@ import { Index } from "../../src/backup/index.ts";
 import { ReadContext, type ReadContextOptions } from "../../src/backup/read-context.ts";
 import { readPath } from "../../src/backup/reader.ts";
 import { ContentChanged, type Reading } from "../../src/backup/reading.ts";
+import { scan } from "../../src/backup/scan.ts";
 import { systemClock } from "../../src/platform/clock.ts";
 import { Root } from "../../src/volume/root.ts";
+import { VolumeError } from "../../src/volume/volume-error.ts";
 import { tempDir } from "../support/temp-dir.ts";
 
 interface Volume extends Disposable {
@@ -103,6 +105,18 @@ function sha256(bytes: Uint8Array): string {
   return new Bun.CryptoHasher("sha256").update(bytes).digest("hex");
 }
 
+function scanNow(data: Volume): { readonly changed: string[] } {
+  using root = new Root(data.path);
+  const changed: string[] = [];
+  scan(root, {
+    index: data.index,
+    ignore: data.context.ignore,
+    clock: systemClock,
+    onBatch: (batch) => changed.push(...batch.changed),
+  });
+  return { changed };
+}
+
 function openFiles(): number {
   return readdirSync("/proc/self/fd").length;
 }
@@ -115,6 +129,8 @@ test.each([0, 1, 64 * 1024, 64 * 1024 + 1, 3 * 1024 * 1024 + 7])(
     const content = Buffer.alloc(size, size === 0 ? "" : bytes);
     writeFileSync(join(data.path, "file"), content);
     chmodSync(join(data.path, "file"), 0o4751);
+    // The folder stays open for what comes next.
+    await readPath("other", data.context);
     const files = openFiles();
     const reading = changed(await readPath("file", data.context));
     expect(reading.again).toBe(false);
@@ -409,6 +425,8 @@ test("readPath never reads outside, whatever is swapped meanwhile", async () => 
     const seen = new Map<string, number>();
     const end = performance.now() + 3_000;
     while (performance.now() < end) {
+      const { changed: names } = scanNow(data);
+      expect(names.filter((path) => path.includes("only-outside"))).toEqual([]);
       for (const path of ["dir", "dir/file", "dir/big", "dir/sub", "dir/sub/file", "dir/sub/big"]) {
         const reading = await readPath(path, data.context);
         seen.set(reading.kind, (seen.get(reading.kind) ?? 0) + 1);
@@ -430,6 +448,35 @@ test("readPath never reads outside, whatever is swapped meanwhile", async () => 
     await swapper.exited;
   }
 }, 20_000);
+
+test("readPath finds a file in a folder that was made anew", async () => {
+  using data = volume();
+  for (let i = 0; i < 20; i += 1) {
+    mkdirSync(join(data.path, "d"), { recursive: true });
+    writeFileSync(join(data.path, "d/x"), String(i));
+    expect(await readPath("d/x", data.context)).toMatchObject({ kind: "changed" });
+    rmSync(join(data.path, "d"), { recursive: true });
+  }
+  expect(await readPath("d/x", data.context)).toMatchObject({ kind: "gone" });
+});
+
+test("readPath says that the disk fails", async () => {
+  using data = volume();
+  writeFileSync(join(data.path, "x"), "");
+  const error = new VolumeError("failing", 'Cannot open "x": the disk reports an error');
+  data.context.ignore = {
+    matches: () => false,
+    covers: () => {
+      throw error;
+    },
+  };
+  expect(await readPath("x", data.context)).toEqual({
+    kind: "skipped",
+    path: "x",
+    reason: "failing",
+    message: error.message,
+  });
+});
 
 test("readPath lets other work go on", async () => {
   using data = volume();
