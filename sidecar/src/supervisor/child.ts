@@ -8,9 +8,9 @@ import type { Launch, Running } from "./spec.ts";
 
 /** An orphan may hold a pipe for ever: what has not arrived this long after the exit is not waited for. */
 const AFTER_EXIT_MS = 200;
-/** A child that says more than this is held up: it must not cost the machine its other work. 10 MiB/s. */
-const PUMP_BYTES = 1024 * 1024;
-const PUMP_WINDOW_MS = 100;
+/** A child that says more than this is held up: it must not cost the machine its other work. 4 MiB/s, in small turns. */
+const TURN_BYTES = 64 * 1024;
+const TURN_MS = 16;
 
 /** How a process ended, as the system tells it. Both undefined if the system could not say. */
 export interface Ended {
@@ -122,7 +122,8 @@ async function pump(
 ): Promise<void> {
   const { clock, gone } = options;
   const reader = stream.getReader();
-  const end = readAll(() => reader.read(), lines, clock);
+  const pace = new Pace(options);
+  const end = readAll(() => reader.read(), lines, pace);
   await gone;
   await Promise.race([end, clock.sleep(AFTER_EXIT_MS)]);
   // Ends the reading, where an orphan holds the other side.
@@ -135,19 +136,39 @@ async function pump(
 async function readAll(
   read: () => Promise<{ readonly done: boolean; readonly value?: Uint8Array | undefined }>,
   lines: LineSplitter,
-  clock: Clock,
+  pace: Pace,
 ): Promise<void> {
-  let bytes = 0;
-  let windowEnd = clock.monotonic() + PUMP_WINDOW_MS;
   for (;;) {
     const { done, value } = await read().catch(() => ({ done: true, value: undefined }));
     if (done || !value) return;
-    lines.push(value);
-    bytes += value.length;
-    const left = windowEnd - clock.monotonic();
-    if (left > 0 && bytes < PUMP_BYTES) continue;
-    if (left > 0) await clock.sleep(left);
-    bytes = 0;
-    windowEnd = clock.monotonic() + PUMP_WINDOW_MS;
+    for (let from = 0; from < value.length; from += TURN_BYTES) {
+      const turn = value.subarray(from, from + TURN_BYTES);
+      lines.push(turn);
+      await pace.spend(turn.length);
+    }
+  }
+}
+
+/** Holds a reader to TURN_BYTES in each turn, while the child lives. What a dead one left is little, and is read at once. */
+class Pace {
+  readonly #clock: Clock;
+  #gone = false;
+  #turnEnd = 0;
+  #bytes = 0;
+
+  constructor({ clock, gone }: { readonly clock: Clock; readonly gone: Promise<void> }) {
+    this.#clock = clock;
+    void gone.then(() => (this.#gone = true));
+  }
+
+  async spend(bytes: number): Promise<void> {
+    const now = this.#clock.monotonic();
+    if (now >= this.#turnEnd) {
+      this.#turnEnd = now + TURN_MS;
+      this.#bytes = 0;
+    }
+    this.#bytes += bytes;
+    if (this.#gone || this.#bytes < TURN_BYTES) return;
+    await this.#clock.sleep(this.#turnEnd - now);
   }
 }

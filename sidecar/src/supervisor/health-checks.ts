@@ -5,7 +5,7 @@ const ADMISSION_EVERY_MS = 250;
 const ADMISSION_LIMIT_MS = 5_000;
 
 /** What the checks of one running child find. Each says it once per answer. */
-export interface HealthEvents {
+interface HealthEvents {
   /** Not admitted yet, or a miss that does not count as dead. */
   unready(reason: string): void;
   /** The first yes, or a yes after a miss. */

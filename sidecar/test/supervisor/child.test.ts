@@ -148,7 +148,10 @@ test("both streams are read", async () => {
 });
 
 test("a child stops being running when it is a zombie, whatever signal 0 says", async () => {
-  using run = start("(exit 0) & echo $!; exec sleep 60");
+  using run = start(
+    // It ends once its parent has become a program that waits for nobody.
+    "(until grep -q sleep /proc/$$/comm; do :; done) & echo $!; exec sleep 60",
+  );
   await until(() => run.lines().length > 0, "the pid");
   const pid = Number(run.lines()[0]);
   const info = await until(() => {
