@@ -6,7 +6,6 @@ import { requestId } from "hono/request-id";
 import type { Clock } from "./platform/clock.ts";
 import type { Logger } from "./platform/log.ts";
 import type { AppEnv } from "./server/app-env.ts";
-import { mustCloseAfter } from "./server/unread-body.ts";
 
 export interface AppOptions {
   /** Made by createAuth: stands before everything that is not named public here. */
@@ -21,15 +20,17 @@ export interface AppOptions {
   readonly corsOrigins: readonly string[];
   readonly log: Logger;
   readonly clock: Clock;
+  /** What comes of a body after the answer that refused it is thrown away for so long, then the connection ends. Default 60 s. */
+  readonly discardS?: number;
 }
 
 /** Everything the machine answers over HTTP. Errors are `{error, code, requestId}`. */
 export function createApp(options: AppOptions): Hono<AppEnv> {
-  const { auth, files, machine, publicRoutes, corsOrigins, log, clock } = options;
+  const { auth, files, machine, publicRoutes, corsOrigins, log, clock, discardS = 60 } = options;
   const app = new Hono<AppEnv>();
   app.use(requestId());
   app.use(logRequests(log, clock));
-  app.use(keepAnswers(clock));
+  app.use(finishAnswers(discardS));
   app.use(
     cors({
       origin: [...corsOrigins],
@@ -88,17 +89,21 @@ function logRequests(log: Logger, clock: Clock): MiddlewareHandler<AppEnv> {
   };
 }
 
-/** Headers for every answer, and a way to the client for those given before the body was read. */
-function keepAnswers(clock: Clock): MiddlewareHandler<AppEnv> {
+/**
+ * Headers for every answer. One that was given before the end of the body must reach the client, or the proxy before it,
+ * and a connection cut while a body is being sent often loses it: Bun throws away what still comes, without keeping it,
+ * but without an end.
+ */
+function finishAnswers(discardS: number): MiddlewareHandler<AppEnv> {
   return async (c, next) => {
     await next();
     const { headers, status } = c.res;
     headers.set("X-Content-Type-Options", "nosniff");
     headers.set("Referrer-Policy", "no-referrer");
     if (!headers.has("Cache-Control")) headers.set("Cache-Control", "no-store");
-    if (await mustCloseAfter(c.req.raw, { refused: status >= 400, clock })) {
-      headers.set("Connection", "close");
-    }
+    const { raw } = c.req;
+    const sendsBody = raw.headers.has("transfer-encoding") || raw.headers.has("content-length");
+    if (sendsBody && (status >= 400 || !raw.bodyUsed)) c.env?.closeWithin?.(discardS);
   };
 }
 
@@ -148,6 +153,7 @@ export class Server {
           app.fetch(request, {
             peer: server.requestIP(request)?.address,
             touch: () => server.timeout(request, idleTimeoutS),
+            closeWithin: (seconds) => server.timeout(request, seconds),
           } satisfies AppEnv["Bindings"]),
         error(error) {
           log.error({ error }, "Request failed outside the app");

@@ -2,9 +2,6 @@ import type { z } from "zod";
 
 import { FilesError } from "./files-error.ts";
 
-/** So much past its limit a body is still read and thrown away: a client that reads only after writing gets its answer. */
-const DRAIN_BYTES = 4 * 1024 * 1024;
-
 /** A body to read. */
 export interface Incoming {
   readonly request: Request;
@@ -33,8 +30,8 @@ export async function* bodyChunks({
       if (!chunk?.value) break;
       touch?.();
       size += chunk.value.byteLength;
-      if (size > limitBytes + DRAIN_BYTES) break;
-      if (size <= limitBytes) yield chunk.value;
+      if (size > limitBytes) break;
+      yield chunk.value;
     }
   } catch (error) {
     throw new FilesError("incomplete", "Cannot read the body: the client went away", {

@@ -20,7 +20,7 @@ const JSON_FACTOR = 6;
 const JSON_FRAME_BYTES = 1_024;
 const MOVE_BODY_BYTES = 64 * 1024;
 
-export interface FilesLimits {
+interface FilesLimits {
   /** Largest file that /read answers; default 10 MB. */
   readonly readBytes: number;
   /** Longest text that /write takes; default 10 MB. */

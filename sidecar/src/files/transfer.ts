@@ -1,5 +1,5 @@
 import { closeSync, fstatSync, read } from "node:fs";
-import { basename } from "node:path";
+import { basename, extname } from "node:path";
 import { promisify } from "node:util";
 
 import mime from "mime";
@@ -77,7 +77,7 @@ export class Downloads {
     using place = this.#root.target(at.path);
     const fd = place.dir.openFile(place.name);
     const headers = {
-      "Content-Type": mime.getType(at.spelled) ?? "application/octet-stream",
+      "Content-Type": typeOf(at.spelled),
       "Content-Length": String(fstatSync(fd).size),
       "Content-Disposition": disposition(basename(at.spelled)),
       "Content-Security-Policy": "sandbox; default-src 'none'",
@@ -107,6 +107,11 @@ export class Downloads {
     });
     return Bun.file(`/proc/self/fd/${fd}`);
   }
+}
+
+/** By extension; a name without one may be one, to the library (`f` is Fortran). */
+function typeOf(name: string): string {
+  return (extname(name) === "" ? null : mime.getType(name)) ?? "application/octet-stream";
 }
 
 const readLater = promisify(read);

@@ -159,6 +159,8 @@ export class Root implements Disposable {
 function parsePath(path: string): string[] {
   const parts = path.split("/").filter((part) => part !== "");
   for (const part of parts) checkName(part);
+  // Before a part of it is made. The last name may lie in the deepest folder.
+  if (parts.length > MAX_DEPTH + 1) throw tooDeep(path);
   return parts;
 }
 
@@ -238,12 +240,7 @@ class Walk {
   }
 
   #enter(here: Dir, name: string): void {
-    if (this.#dirs.length > MAX_DEPTH) {
-      throw new VolumeError(
-        "bad_name",
-        `Cannot open "${here.path.slice(0, 200)}…": more than ${MAX_DEPTH} folders deep`,
-      );
-    }
+    if (this.#dirs.length > MAX_DEPTH) throw tooDeep(here.path);
     this.#dirs.push(here.openDir(name));
   }
 
@@ -287,6 +284,13 @@ class Walk {
     this.push(inside.split("/").filter((part) => part !== "" && part !== "."));
     return true;
   }
+}
+
+function tooDeep(path: string): VolumeError {
+  return new VolumeError(
+    "bad_name",
+    `Cannot open "${path.slice(0, 200)}…": more than ${MAX_DEPTH} folders deep`,
+  );
 }
 
 function outside(path: string): VolumeError {

@@ -239,6 +239,7 @@ test.each([
   ["a.json", "application/json"],
   ["a.docx", "application/vnd.openxmlformats-officedocument.wordprocessingml.document"],
   ["Makefile", "application/octet-stream"],
+  ["md", "application/octet-stream"],
   ["a.unheard-of", "application/octet-stream"],
 ])("a download of %s is %s", async (name, type) => {
   using volume = filesVolume();
@@ -306,9 +307,7 @@ test.each([
   expect(json["requestId"]).toBe(answer.headers.get("x-request-id"));
   expect(readdirSync(volume.outside)).toEqual(["precious"]);
   expect(readFileSync(join(volume.outside, "precious"), "utf8")).toBe("precious");
-  if (!["/mkdir"].includes(route)) {
-    expect(readdirSync(join(volume.path, "workspace"))).toEqual(before);
-  }
+  expect(readdirSync(join(volume.path, "workspace"))).toEqual(before);
 });
 
 test.each([
@@ -435,11 +434,11 @@ test("a listing of 10,000 files lets the event loop turn all the while", async (
   const listing = call("GET", "/list").finally(() => (state.done = true));
   while (!state.done) {
     state.turns += 1;
-    await new Promise((resolve) => setImmediate(resolve));
+    await Bun.sleep(1);
   }
   expect(((await listing).json["files"] as unknown[]).length).toBe(10_000);
-  expect(state.turns).toBeGreaterThan(50);
-});
+  expect(state.turns).toBeGreaterThan(5);
+}, 30_000);
 
 function ownerForTests(): { uid: number; gid: number } {
   return { uid: process.getuid?.() ?? 0, gid: process.getgid?.() ?? 0 };

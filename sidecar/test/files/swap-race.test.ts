@@ -64,7 +64,7 @@ test("nothing outside is read, changed, made or deleted while folders and links 
   // Both sides of the race were met.
   expect(statuses.get(200)).toBeGreaterThan(0);
   expect(statuses.get(403)).toBeGreaterThan(0);
-});
+}, 30_000);
 
 function move(from: string, to: string): string {
   return JSON.stringify({ from, to });

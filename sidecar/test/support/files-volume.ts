@@ -81,6 +81,7 @@ export function filesApp(
     corsOrigins: [ORIGIN],
     log,
     clock: systemClock,
+    discardS: 5,
   });
   return { app, log };
 }

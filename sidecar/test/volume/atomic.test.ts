@@ -186,4 +186,4 @@ test("a writer killed at any moment leaves the old content or the new one", asyn
     await writer.exited;
     expect(contents).toContain(readFileSync(file, "utf8"));
   }
-});
+}, 30_000);

@@ -94,7 +94,7 @@ test.each([
   [`a/${"n".repeat(256)}`, "bad_name"],
   [`a/${"ü".repeat(128)}`, "bad_name"],
   [`a/${"n".repeat(255)}`, "missing"],
-  ["x/".repeat(300) + "file", "missing"],
+  ["x/".repeat(300) + "file", "bad_name"],
   ["file/x", "not_directory"],
   ["a", "is_directory"],
   ["", "is_directory"],
@@ -234,6 +234,13 @@ test.each([
 ])("the absolute path %p means %p", (absolute, expected) => {
   using tree = plant();
   expect(tree.root.relative(absolute)).toBe(expected);
+});
+
+test("a path that is too deep makes no folder at all", () => {
+  using tree = plant();
+  expect(dirVia(tree.root, "new/".repeat(258), { create: {} })).toBe("bad_name");
+  expect(readdirSync(tree.path)).not.toContain("new");
+  expect(dirVia(tree.root, "new/".repeat(256), { create: {} })).toStartWith(":new/new");
 });
 
 test("no walk leaves a descriptor open", () => {
