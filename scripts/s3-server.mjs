@@ -170,7 +170,7 @@ osd data = ${folder}/osd
 crash dir = ${folder}/run
 [client.rgw]
 rgw data = ${folder}/rgw
-rgw frontends = beast endpoint=127.0.0.1:${gatewayPort}
+rgw frontends = beast endpoint=127.0.0.1:${gatewayPort} tcp_nodelay=1
 rgw dynamic resharding = false
 rgw enable usage log = false
 `;

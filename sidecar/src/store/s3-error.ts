@@ -51,8 +51,8 @@ export function s3Error(error: unknown, attempt: S3Attempt): StoreError {
     kind === "exists"
       ? "it exists already"
       : status === undefined
-        ? `no answer (${code})`
-        : `the store answers ${status} ${code}`;
+        ? (code ?? "no answer, or one of no use")
+        : `the store answers ${status}${code === undefined ? "" : ` ${code}`}`;
   const message = `Cannot ${verb} "${key}" in bucket "${bucket}": ${found}`;
   return new StoreError(kind, scrub(message, attempt.secrets), { cause: causeOf(error, attempt) });
 }
@@ -62,21 +62,26 @@ export function kindOfCode(code: string | undefined): StoreErrorKind {
   return BY_CODE[code ?? ""] ?? "unavailable";
 }
 
-function kindOf(status: number | undefined, code: string, conditional: boolean): StoreErrorKind {
+function kindOf(
+  status: number | undefined,
+  code: string | undefined,
+  conditional: boolean,
+): StoreErrorKind {
   if (status === 412) return conditional ? "exists" : "unavailable";
-  return BY_CODE[code] ?? BY_STATUS[status ?? 0] ?? "unavailable";
+  return BY_CODE[code ?? ""] ?? BY_STATUS[status ?? 0] ?? "unavailable";
 }
 
 /** Only words: the client's errors carry the whole request with its signature, and what it was signed with. */
 function causeOf(error: unknown, attempt: S3Attempt): Error {
   const text = error instanceof Error ? error.message : String(error);
-  const words = text === "" || text === "UnknownError" ? codeOf(error) : text;
+  const words = text === "" || text === "UnknownError" ? (codeOf(error) ?? "no message") : text;
   return new Error(scrub(words.slice(0, 500), attempt.secrets));
 }
 
 function scrub(text: string, secrets: readonly string[] = []): string {
   let clean = text.replaceAll(/X-Amz-[A-Za-z-]+=[^&\s"]*/g, "X-Amz-…");
-  for (const secret of secrets) if (secret !== "") clean = clean.replaceAll(secret, "…");
+  // Nothing shorter is a secret, and would only make holes into words.
+  for (const secret of secrets) if (secret.length >= 8) clean = clean.replaceAll(secret, "…");
   return clean;
 }
 
@@ -85,12 +90,17 @@ function statusOf(error: unknown): number | undefined {
   return $metadata?.httpStatusCode;
 }
 
-function codeOf(error: unknown): string {
+function codeOf(error: unknown): string | undefined {
   const { Code, code, name } = Object(error) as { Code?: unknown; code?: unknown; name?: unknown };
   for (const candidate of [Code, code, name]) {
-    if (typeof candidate === "string" && candidate !== "" && candidate !== "Error") {
+    if (
+      typeof candidate === "string" &&
+      candidate !== "" &&
+      candidate !== "Error" &&
+      candidate !== "Unknown"
+    ) {
       return candidate.slice(0, 80);
     }
   }
-  return "unknown error";
+  return undefined;
 }

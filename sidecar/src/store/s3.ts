@@ -99,16 +99,21 @@ export class S3Store implements Store {
   }
 
   async get(key: string, options: GetOptions = {}): Promise<Uint8Array> {
-    const body = await this.#open(key, options);
+    const { body, sizeBytes } = await this.#open(key, options);
     return this.#try({ verb: "get", key }, options.signal, async () => {
-      const chunks: Uint8Array[] = [];
-      for await (const chunk of body) chunks.push(chunk as Uint8Array);
-      return new Uint8Array(Buffer.concat(chunks));
+      const bytes = new Uint8Array(sizeBytes);
+      let offset = 0;
+      for await (const chunk of body as AsyncIterable<Uint8Array>) {
+        bytes.set(chunk, offset);
+        offset += chunk.byteLength;
+      }
+      if (offset < sizeBytes) throw new Error(`only ${offset} of ${sizeBytes} bytes came`);
+      return bytes;
     });
   }
 
   async stream(key: string, options: GetOptions = {}): Promise<ReadableStream<Uint8Array>> {
-    const body = await this.#open(key, options);
+    const { body } = await this.#open(key, options);
     const chunks = body[Symbol.asyncIterator]() as AsyncIterator<Uint8Array>;
     return new ReadableStream<Uint8Array>({
       pull: (controller) =>
@@ -217,7 +222,7 @@ export class S3Store implements Store {
   }
 
   /** The body of an object or of a range of it. A range beyond the end is empty. */
-  async #open(key: string, options: GetOptions): Promise<Readable> {
+  async #open(key: string, options: GetOptions): Promise<OpenBody> {
     const { range, signal } = options;
     if (range) checkRange(range);
     // HTTP has no empty range: one byte tells whether the object is there.
@@ -234,9 +239,17 @@ export class S3Store implements Store {
           throw error;
         });
       const body = answer?.Body as Readable | undefined;
-      if (body && range?.start === range?.end && range) body.destroy();
-      else if (body) return body;
-      return Readable.from([]);
+      const sizeBytes = answer?.ContentLength;
+      if (!body) return { body: Readable.from([]), sizeBytes: 0 };
+      if (range && range.start === range.end) {
+        body.destroy();
+        return { body: Readable.from([]), sizeBytes: 0 };
+      }
+      if (sizeBytes === undefined || (range && answer?.ContentRange === undefined)) {
+        body.destroy();
+        throw new Error("the answer has no length, or is not of the range asked for");
+      }
+      return { body, sizeBytes };
     });
   }
 
@@ -271,6 +284,11 @@ export class S3Store implements Store {
     const date = Date.parse(headers?.["date"] ?? "");
     if (!Number.isNaN(date)) this.#skewMs = date - this.#clock.now();
   }
+}
+
+interface OpenBody {
+  readonly body: Readable;
+  readonly sizeBytes: number;
 }
 
 interface Failure {

@@ -301,6 +301,11 @@ test("S3Store calls an answer that breaks off unavailable", async () => {
   await expectKind(storeAt(server).get("k"), "unavailable");
 });
 
+test("S3Store does not take the whole object for the range that it asked for", async () => {
+  await using server = await scriptedServer(() => ({ body: "the whole object" }));
+  await expectKind(storeAt(server).get("k", { range: { start: 4, end: 6 } }), "unavailable");
+});
+
 test("S3Store ends a request in flight with its signal", async () => {
   await using server = await scriptedServer((request, response) => {
     if (request.method === "GET" && !request.url.includes("list-type")) {
@@ -470,3 +475,24 @@ test("S3Store looks at no AWS_ variable, no ~/.aws file and no metadata server",
     expect(JSON.stringify(request.headers)).not.toContain("x-amz-checksum");
   }
 }, 60_000);
+
+test.each([
+  [failure(503, "SlowDown"), "the store answers 503 SlowDown"],
+  [failure(403), "the store answers 403"],
+  [failure(412, "PreconditionFailed"), "it exists already"],
+])("S3Store says what it found: %j", async (answer, found) => {
+  await using server = await scriptedServer(() => answer);
+  const put = storeAt(server).put("a/b", bytes(1), { ifAbsent: true });
+  await expect(put).rejects.toThrow(`Cannot put "a/b" in bucket "bucket": ${found}`);
+});
+
+test("S3Store says that a connection was refused", async () => {
+  const store = new S3Store({
+    bucket: "bucket",
+    endpoint: "http://127.0.0.1:1",
+    credentials: () => SECRETS,
+  });
+  await expect(store.get("a/b")).rejects.toThrow(
+    'Cannot get "a/b" in bucket "bucket": ECONNREFUSED',
+  );
+});

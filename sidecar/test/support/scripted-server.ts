@@ -40,8 +40,12 @@ export async function scriptedServer(script: AnswerScript): Promise<ScriptedServ
       requests.push(request);
       const answer = script(request, response);
       if (!answer) return;
-      response.writeHead(answer.status ?? 200, answer.headers);
-      response.end(request.method === "HEAD" ? undefined : (answer.body ?? ""));
+      const body = Buffer.from(answer.body ?? "");
+      response.writeHead(answer.status ?? 200, {
+        "content-length": String(body.byteLength),
+        ...answer.headers,
+      });
+      response.end(request.method === "HEAD" ? undefined : body);
     });
   });
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
