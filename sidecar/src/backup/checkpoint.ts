@@ -129,7 +129,7 @@ function headerOf(
     id: head.id,
     user,
     machine,
-    time: clock.now(),
+    time: Math.floor(clock.now()),
     entryCount: snapshot.totals().entries,
     commits: snapshot.headersAfter(snapshot.checkpoint()?.position ?? 0),
   };

@@ -5,7 +5,14 @@ import { extract, pack } from "tar-stream";
 
 import { nextTurn } from "../platform/clock.ts";
 import { CodecError, isCodecError } from "./codec-error.ts";
-import { FORMAT, commitSchema, memberName, type Commit, type FileEntry } from "./format.ts";
+import {
+  FORMAT,
+  commitSchema,
+  entrySchema,
+  memberName,
+  type Commit,
+  type FileEntry,
+} from "./format.ts";
 
 /** The first member of a commit's tar: what the commit says. The others are contents. */
 const COMMIT_MEMBER = ".commit.json";
@@ -63,6 +70,27 @@ export async function encodeCommit(
     if (written % MEMBERS_PER_TURN === 0) await nextTurn();
   }
   return compressed(await tar.finish());
+}
+
+/**
+ * Throws where a commit, once written, would be refused by `decodeCommit`: asked before one is written, because a history
+ * with such a commit in it cannot be read beyond.
+ */
+export async function checkCommit(
+  commit: Commit,
+  members: ReadonlyMap<string, Uint8Array>,
+): Promise<void> {
+  try {
+    const { entries, ...rest } = commit;
+    commitSchema.parse({ ...rest, entries: [] });
+    for (let at = 0; at < entries.length; at += ENTRIES_PER_TURN) {
+      for (const entry of entries.slice(at, at + ENTRIES_PER_TURN)) entrySchema.parse(entry);
+      if (entries.length > ENTRIES_PER_TURN) await nextTurn();
+    }
+    checkContents(commit, members);
+  } catch (error) {
+    throw new Error("Cannot store a commit: it could not be read again", { cause: error });
+  }
 }
 
 /** The commit that `bytes` hold, checked against itself. Throws CodecError. */

@@ -4,7 +4,7 @@ import type { Clock } from "../platform/clock.ts";
 import { isStoreError, type Store } from "../store/store.ts";
 import { sendBlobs } from "./blobs.ts";
 import { isCodecError } from "./codec-error.ts";
-import { decodeCommit, encodeCommit } from "./codec.ts";
+import { checkCommit, decodeCommit, encodeCommit } from "./codec.ts";
 import { FORMAT, keys, positionOf, type Commit, type CommitHeader } from "./format.ts";
 import type { Index } from "./index.ts";
 import { putTimeoutMs, type Patience } from "./patience.ts";
@@ -163,6 +163,7 @@ export class Committer {
   ): Promise<Attempt> {
     const { index, patience } = this.#options;
     const commit = this.#compose(plan, position);
+    await checkCommit(commit, plan.members);
     const bytes = await encodeCommit(commit, plan.members);
     // Before it is sent: a put that seems to fail may still land, at any time.
     index.addAttempt(position, commit.id);
@@ -202,7 +203,7 @@ export class Committer {
       ...(head ? { parent: head.id } : {}),
       user,
       machine,
-      time: Math.max((head?.time ?? 0) + 1, clock.now()),
+      time: Math.max((head?.time ?? 0) + 1, Math.floor(clock.now())),
       changed: plan.items.length,
       deletedCount: plan.deletedCount,
       bytes: plan.bytes,

@@ -86,6 +86,7 @@ export const commitHeaderSchema = z.looseObject({
   /** Milliseconds since the epoch, strictly increasing along the history. A label, not an order. */
   time: z.int(),
   changed: z.int().min(0),
+  /** Entries that went away, with all in the folders that `deleted` names. */
   deletedCount: z.int().min(0),
   /** Bytes of content that this commit brought into the store. */
   bytes: z.int().min(0),

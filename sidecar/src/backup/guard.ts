@@ -80,7 +80,7 @@ export class Guard {
   ): Promise<void> {
     const { store, clock, patience, user, machine, log, onEvent } = this.#options;
     if (position > 0) {
-      const time = clock.now();
+      const time = Math.floor(clock.now());
       const pin = {
         format: FORMAT,
         position,

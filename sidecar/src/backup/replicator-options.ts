@@ -31,6 +31,8 @@ export interface ReplicatorOptions {
   readonly probe: (signal: AbortSignal) => Promise<"fenced" | "unfenced">;
   /** Why nothing may be committed from this volume, such as a marker that is gone; undefined where all is well. Asked before every commit. */
   readonly refuse?: () => Halt | undefined;
+  /** Whether changes are noticed as they happen; where not, the volume is scanned more often. */
+  readonly isWatching?: () => boolean;
   readonly lastSync?: LastSync;
   /** Told when everything that was read is recorded. */
   readonly onRecorded?: () => void;

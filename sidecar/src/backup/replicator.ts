@@ -65,6 +65,7 @@ export class Replicator {
       log,
       scan,
       refuse: options.refuse,
+      isWatching: options.isWatching,
       onFound: (paths) => dirty.found(paths),
       onOutcome: (halt) => this.#standing.setTree(halt),
     });
@@ -225,8 +226,9 @@ export class Replicator {
   }
 
   async #round(signal: AbortSignal): Promise<void> {
-    const taken = await (this.#ahead ?? this.#take(signal));
+    const taking = this.#ahead ?? this.#take(signal);
     this.#ahead = undefined;
+    const taken = await taking;
     this.#now = taken;
     const { batch, items } = taken;
     this.#backlog = batch.full;

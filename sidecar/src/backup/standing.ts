@@ -63,7 +63,8 @@ export class Standing {
         ? `position ${result.by.position} of the backup was written by ${result.by.machine ?? "somebody else"}; this machine stops writing it`
         : "the store cannot keep two machines apart; use another one, or BACKUP_FENCE=off";
     this.#final = { kind: result.kind, message };
-    this.#options.log.error(result.kind === "fenced" ? result.by : {}, `Fence: ${message}`);
+    const by = result.kind === "fenced" ? { by: result.by } : {};
+    this.#options.log.error({ reason: result.kind, ...by }, "No more commits are made here");
     this.#changed(result.kind, message);
   }
 

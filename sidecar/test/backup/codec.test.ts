@@ -6,7 +6,12 @@ import { zstdCompressSync, zstdDecompressSync } from "node:zlib";
 import * as fc from "fast-check";
 
 import { CodecError } from "../../src/backup/codec-error.ts";
-import { MAX_COMMIT_BYTES, decodeCommit, encodeCommit } from "../../src/backup/codec.ts";
+import {
+  MAX_COMMIT_BYTES,
+  checkCommit,
+  decodeCommit,
+  encodeCommit,
+} from "../../src/backup/codec.ts";
 import type { Commit } from "../../src/backup/format.ts";
 import { commitCase } from "../support/backup-arbitraries.ts";
 import { tempDir } from "../support/temp-dir.ts";
@@ -186,6 +191,7 @@ test.each([
   const entries = [{ type: "directory" as const, path, mode: 0o755, mtimeNs: "0" }];
   const entry = await encodeCommit({ ...commit, entries }, members);
   expect(await kindOf(decodeCommit(entry))).toBe("corrupt");
+  expect(await kindOf(checkCommit({ ...commit, entries }, members))).not.toBe("read");
   const deletion = await encodeCommit({ ...commit, deleted: [path] }, members);
   expect(await kindOf(decodeCommit(deletion))).toBe("corrupt");
 });
@@ -205,7 +211,9 @@ test.each([
   ],
 ])("a commit with %s is not read", async (_name, damage) => {
   const { commit, members } = commitOf({ "a.md": "content" });
+  expect(await kindOf(checkCommit(commit, members))).toBe("read");
   damage(commit, members);
+  expect(await kindOf(checkCommit(commit, members))).toContain("could not be read again");
   expect(await kindOf(decodeCommit(await encodeCommit(commit, members)))).toBe("corrupt");
 });
 
