@@ -1,10 +1,8 @@
 import type { Clock } from "../platform/clock.ts";
+import { Hints, type Hint } from "./hints.ts";
 
-/** Source of all four: backup.md, "Settle"; sync.md, section 7, 4. */
+/** Source: backup.md, "Settle". */
 const QUIET_MS = 300;
-const MAX_WAIT_MS = 2_000;
-const MAX_PER_FOLDER = 128;
-const MAX_HINTS = 512;
 /** Paths that a scan found and that wait to be read; at about 200 bytes each. */
 const MAX_FOUND = 65_536;
 const MAX_RESTING = 10_000;
@@ -24,15 +22,6 @@ export interface DirtySetOptions {
   readonly maxFound?: number;
 }
 
-interface Hint {
-  readonly path: string;
-  kind: "path" | "tree";
-  since: number;
-  /** When the wait for quiet began. */
-  readonly start: number;
-  due: number;
-}
-
 /**
  * What changed and is not durable yet. Hints of the watcher wait until they are quiet and are merged into whole folders
  * when there are many; what a scan found is exact and due at once. Databases come first, then the agent's own files.
@@ -41,8 +30,7 @@ export class DirtySet {
   readonly #clock: Clock;
   readonly #onDue: (() => void) | undefined;
   readonly #maxFound: number;
-  readonly #hints = new Map<string, Hint>();
-  readonly #perFolder = new Map<string, number>();
+  readonly #hints: Hints;
   /** Since when, by path, one map for each rank. */
   readonly #found: readonly Map<string, number>[] = [new Map(), new Map(), new Map()];
   readonly #taken = new Set<DirtyItem>();
@@ -53,6 +41,7 @@ export class DirtySet {
 
   constructor(options: DirtySetOptions) {
     this.#clock = options.clock;
+    this.#hints = new Hints(options.clock);
     this.#onDue = options.onDue;
     this.#maxFound = options.maxFound ?? MAX_FOUND;
   }
@@ -77,7 +66,7 @@ export class DirtySet {
   /** The watcher says that something happened at `path`, or anywhere below it. */
   hint(path: string, kind: "path" | "tree" = "path"): void {
     const now = this.#clock.monotonic();
-    this.#add({ path, kind, since: this.#forgetFound(path) ?? now }, now + QUIET_MS);
+    this.#hints.add({ path, kind, since: this.#forgetFound(path) ?? now }, now + QUIET_MS);
     this.#arm();
   }
 
@@ -100,7 +89,7 @@ export class DirtySet {
       for (const hint of due) {
         if (items.length >= limit) break;
         if (rankOf(hint.path) !== rank) continue;
-        this.#drop(hint.path);
+        this.#hints.drop(hint.path);
         items.push({ path: hint.path, kind: hint.kind, since: hint.since });
       }
       for (const [path, since] of found) {
@@ -132,7 +121,7 @@ export class DirtySet {
     const now = this.#clock.monotonic();
     for (const item of items) {
       this.#taken.delete(item);
-      if (item.kind === "tree" || delayMs > 0) this.#add(item, now + delayMs);
+      if (item.kind === "tree" || delayMs > 0) this.#hints.add(item, now + delayMs);
       else this.#find(item.path, item.since);
     }
     this.#arm();
@@ -167,76 +156,9 @@ export class DirtySet {
     this.#timer?.cancel();
     this.#timer = undefined;
     this.#hints.clear();
-    this.#perFolder.clear();
     for (const rank of this.#found) rank.clear();
     this.#taken.clear();
     this.#overflow = undefined;
-  }
-
-  #add(item: DirtyItem, due: number): void {
-    const now = this.#clock.monotonic();
-    const above = this.#treeAbove(item.path);
-    if (above) {
-      above.since = Math.min(above.since, item.since);
-      above.due = Math.min(Math.max(above.due, due), above.start + MAX_WAIT_MS);
-      return;
-    }
-    const known = this.#hints.get(item.path);
-    if (known) {
-      if (item.kind === "tree" && known.kind === "path") this.#absorb(known);
-      known.since = Math.min(known.since, item.since);
-      known.due = Math.min(Math.max(known.due, due), known.start + MAX_WAIT_MS);
-      return;
-    }
-    const hint: Hint = { ...item, start: now, due };
-    if (item.kind === "tree") this.#absorb(hint);
-    this.#hints.set(item.path, hint);
-    const folder = parentOf(item.path);
-    const inFolder = (this.#perFolder.get(folder) ?? 0) + 1;
-    this.#perFolder.set(folder, inFolder);
-    if (inFolder > MAX_PER_FOLDER)
-      this.#add({ path: folder, kind: "tree", since: hint.since }, due);
-    else if (this.#hints.size > MAX_HINTS) this.#merge();
-  }
-
-  /** Makes `tree` stand for all hints below it. */
-  #absorb(tree: Hint): void {
-    tree.kind = "tree";
-    const prefix = tree.path === "" ? "" : `${tree.path}/`;
-    for (const hint of this.#hints.values()) {
-      if (hint === tree || !hint.path.startsWith(prefix)) continue;
-      tree.since = Math.min(tree.since, hint.since);
-      this.#drop(hint.path);
-    }
-  }
-
-  /** Replaces the deepest hints by their folders until half of the room is free. */
-  #merge(): void {
-    while (this.#hints.size > MAX_HINTS / 2) {
-      let deepest = 0;
-      for (const path of this.#hints.keys()) deepest = Math.max(deepest, depthOf(path));
-      for (const hint of this.#hints.values()) {
-        if (depthOf(hint.path) !== deepest || !this.#hints.has(hint.path)) continue;
-        this.#add({ path: parentOf(hint.path), kind: "tree", since: hint.since }, hint.due);
-      }
-    }
-  }
-
-  #treeAbove(path: string): Hint | undefined {
-    for (let folder = path; folder !== "";) {
-      folder = parentOf(folder);
-      const hint = this.#hints.get(folder);
-      if (hint?.kind === "tree") return hint;
-    }
-    return undefined;
-  }
-
-  #drop(path: string): void {
-    if (!this.#hints.delete(path)) return;
-    const folder = parentOf(path);
-    const left = (this.#perFolder.get(folder) ?? 1) - 1;
-    if (left === 0) this.#perFolder.delete(folder);
-    else this.#perFolder.set(folder, left);
   }
 
   #find(path: string, since: number): void {
@@ -298,12 +220,4 @@ export class DirtySet {
 function rankOf(path: string): 0 | 1 | 2 {
   if (/\.(?:sqlite3?|db)$/.test(path) || path.startsWith("openclaw/agents/")) return 0;
   return path.startsWith("workspace/") ? 1 : 2;
-}
-
-function parentOf(path: string): string {
-  return path.slice(0, Math.max(0, path.lastIndexOf("/")));
-}
-
-function depthOf(path: string): number {
-  return path === "" ? 0 : path.split("/").length;
 }

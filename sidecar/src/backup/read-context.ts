@@ -9,7 +9,7 @@ import type { IndexedEntry } from "./index.ts";
 import { DatabaseCopier } from "./sqlite-copy.ts";
 
 /** Where private copies of what never rests are made. Files there have no name once they are open, so nothing is left behind. */
-export const STAGING = `${OWN_FOLDER}/staging`;
+const STAGING = `${OWN_FOLDER}/staging`;
 
 /** A folder is kept open for as long as reading the paths in it, one after the other, may take. */
 const FOLDER_MS = 50;

@@ -4,13 +4,14 @@ import type { Clock } from "../platform/clock.ts";
 import type { Dir } from "../volume/dir.ts";
 import type { Root } from "../volume/root.ts";
 import { isVolumeError, volumeError } from "../volume/volume-error.ts";
+import { FolderDatabases } from "./folder-databases.ts";
 import type { Ignore } from "./ignore.ts";
 import type { IndexedChild } from "./index.ts";
-import { hasSqliteHeader, logOf } from "./sqlite-file.ts";
-import { UNRESTORED, databaseOf, databaseStamp, stampOf } from "./stamp.ts";
+import { logOf } from "./sqlite-file.ts";
+import { UNRESTORED, databaseStamp, stampOf } from "./stamp.ts";
 
 /** What a scan needs to know of the index: see index.ts. */
-export interface ScanIndex {
+interface ScanIndex {
   children(dir: string): readonly IndexedChild[];
 }
 
@@ -35,7 +36,7 @@ export interface ScanOptions {
   readonly onProgress?: (entries: number) => void;
 }
 
-export type ScanOutcome =
+type ScanOutcome =
   | "complete"
   | "cancelled"
   /** The index has entries and the volume has none: not a tree to commit from. */
@@ -65,7 +66,7 @@ export interface ScanResult {
 }
 
 /** `other_mount`: another file system is mounted there. `bad_name`: not UTF-8, or too deep. */
-export type ScanSkip = "bad_name" | "other_mount";
+type ScanSkip = "bad_name" | "other_mount";
 
 const BATCH = 512;
 const MAX_NOTES = 1000;
@@ -173,7 +174,7 @@ class Scan {
   #folder(dir: Dir, names: readonly string[], depth: number): void {
     if (this.#options.cancelled?.()) throw new Cancelled();
     const rows = new Map(this.#options.index.children(dir.path).map((row) => [row.name, row]));
-    const databases = new Databases(dir, names, rows);
+    const databases = new FolderDatabases(dir, names, rows);
     for (const name of this.#readable(dir, names)) {
       const row = rows.get(name);
       if (databases.owns(name)) continue;
@@ -303,35 +304,6 @@ function rawNames(dir: Dir): Buffer[] {
     return readdirSync(dir.self, { encoding: "buffer" });
   } catch (error) {
     throw volumeError(error, "list", dir.path);
-  }
-}
-
-/** Which names in a folder belong to a database beside them, and are never entries of their own. */
-class Databases {
-  readonly #dir: Dir;
-  readonly #rows: ReadonlyMap<string, IndexedChild>;
-  readonly #names: ReadonlySet<string>;
-  readonly #known = new Map<string, boolean>();
-
-  constructor(dir: Dir, names: readonly string[], rows: ReadonlyMap<string, IndexedChild>) {
-    this.#dir = dir;
-    // Copied, because the rows that were found are taken out of the map on the way.
-    const owned = names.some((name) => databaseOf(name) !== undefined);
-    this.#rows = owned ? new Map(rows) : rows;
-    this.#names = new Set(owned ? names : []);
-  }
-
-  owns(name: string): boolean {
-    const main = this.#names.size === 0 ? undefined : databaseOf(name);
-    if (main === undefined || !this.#names.has(main)) return false;
-    let is = this.#known.get(main);
-    if (is === undefined) {
-      const row = this.#rows.get(main);
-      // What SQLite itself refused to read is recorded as a plain file, whatever its header says.
-      is = row?.type === "file" ? row.sqlite : hasSqliteHeader(this.#dir, main);
-      this.#known.set(main, is);
-    }
-    return is;
   }
 }
 

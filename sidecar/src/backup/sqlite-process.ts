@@ -7,6 +7,8 @@ import type { OpenFile } from "./open-file.ts";
 const BATCH = 16;
 /** What starting a process and the slowest disk may take. */
 const MIN_LIMIT_MS = 30_000;
+/** What waiting for a lock may take, for each database. */
+const LOCK_MS = 4_000;
 const BYTES_PER_MS = 4 * 1024;
 /** The child's first descriptor after the three standard ones. */
 const FIRST_FD = 3;
@@ -130,7 +132,7 @@ export class SqliteProcess {
       },
     );
     const bytes = batch.reduce((sum, { question }) => sum + question.sizeBytes, 0);
-    const limitMs = MIN_LIMIT_MS + bytes / BYTES_PER_MS;
+    const limitMs = MIN_LIMIT_MS + batch.length * LOCK_MS + bytes / BYTES_PER_MS;
     let reason = "the process that reads databases ended without an answer";
     const kill = (why: string): void => {
       reason = why;

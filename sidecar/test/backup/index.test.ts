@@ -1,5 +1,5 @@
 import { Database } from "bun:sqlite";
-import { expect, test } from "bun:test";
+import { expect, setDefaultTimeout, test } from "bun:test";
 import { copyFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 
@@ -7,6 +7,9 @@ import type { CommitHeader, Entry } from "../../src/backup/format.ts";
 import { IndexError } from "../../src/backup/index-schema.ts";
 import { Index, type IndexedEntry } from "../../src/backup/index.ts";
 import { tempDir } from "../support/temp-dir.ts";
+
+// The machine may be busy.
+setDefaultTimeout(30_000);
 
 function header(position: number, time = 1_000 + position): CommitHeader {
   return {

@@ -1,5 +1,5 @@
 import { Database } from "bun:sqlite";
-import { expect, test } from "bun:test";
+import { expect, setDefaultTimeout, test } from "bun:test";
 import {
   chmodSync,
   existsSync,
@@ -24,6 +24,9 @@ import { systemClock } from "../../src/platform/clock.ts";
 import { Root } from "../../src/volume/root.ts";
 import { VolumeError } from "../../src/volume/volume-error.ts";
 import { tempDir } from "../support/temp-dir.ts";
+
+// The machine may be busy.
+setDefaultTimeout(30_000);
 
 /** An index that is a map, filled by looking at the disk in the plainest way. */
 class MapIndex {

@@ -1,10 +1,13 @@
-import { expect, test } from "bun:test";
+import { expect, setDefaultTimeout, test } from "bun:test";
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 
 import { Index } from "../../src/backup/index.ts";
 import { Scanner } from "../../src/backup/scanner.ts";
 import { tempDir } from "../support/temp-dir.ts";
+
+// The machine may be busy.
+setDefaultTimeout(30_000);
 
 function volume(files: number): Disposable & { path: string; index: string; scanner: Scanner } {
   const dir = tempDir();

@@ -1,5 +1,5 @@
 import { Database } from "bun:sqlite";
-import { expect, test } from "bun:test";
+import { expect, setDefaultTimeout, test } from "bun:test";
 import {
   appendFileSync,
   existsSync,
@@ -20,6 +20,9 @@ import { Watcher, type WatcherOptions } from "../../src/backup/watcher.ts";
 import { systemClock } from "../../src/platform/clock.ts";
 import { tempDir } from "../support/temp-dir.ts";
 import { until } from "../support/until.ts";
+
+// The machine may be busy.
+setDefaultTimeout(30_000);
 
 async function watching(path: string, options: Partial<WatcherOptions> = {}) {
   const dirty: { path: string; kind: "path" | "tree" }[] = [];
