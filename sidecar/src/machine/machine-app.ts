@@ -23,6 +23,8 @@ const ALIASES = [
   ["/home/node/.openclaw", "openclaw"],
   ["/root/.clawdbot", "openclaw"],
   ["/root/.openclaw", "openclaw"],
+  // Its own name, so that a request cannot take the folder away from under the agent.
+  ["/data/home", "home"],
   // What the volume is called in every document, wherever it is mounted.
   ["/data", ""],
 ] as const;

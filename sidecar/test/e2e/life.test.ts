@@ -1,9 +1,11 @@
 import { expect, test } from "bun:test";
-import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { join } from "node:path";
 
 import { MachineProcess } from "../support/machine-process.ts";
+import { s3Behind } from "../support/s3-machine.ts";
+import { S3_START_LIMIT_MS } from "../support/s3-server.ts";
 import { tempDir } from "../support/temp-dir.ts";
 import { until } from "../support/until.ts";
 import { describeVolume, plantTree, wipe } from "../support/volume.ts";
@@ -237,78 +239,81 @@ test(
   "with an empty volume and a store that does not answer, no gateway is started until it does",
   async () => {
     using folder = tempDir();
+    const { proxy, env } = await s3Behind();
+    await using _ = proxy;
     {
-      await using machine = await MachineProcess.start({ folder: folder.path });
+      await using machine = await MachineProcess.start({ folder: folder.path, env });
       await machine.untilReady();
       await machine.sync();
       await machine.stop();
       wipe(machine.dataDir);
     }
-    // A file where the store's folder should be: every access fails, as long as it is there.
-    const store = join(folder.path, "store");
-    const away = join(folder.path, "away");
-    await Bun.$`mv ${store} ${away}`.quiet();
-    writeFileSync(store, "in the way");
-    await using machine = await MachineProcess.start({ folder: folder.path });
-    const waiting = await machine.untilReport(
-      ({ state }) => state !== "booting",
-      "the machine says that it waits",
-    );
+    proxy.reachable = false;
+    await using machine = await MachineProcess.start({ folder: folder.path, env });
+    const waiting = await machine.untilReport(({ state }) => state !== "booting", "it waits");
     expect(waiting.state).toBe("degraded");
+    expect(waiting.reasons.map((reason) => reason.kind)).toContain("waiting_for_store");
     expect(waiting.services.find((service) => service.name === "gateway")?.state).toBe("initial");
     expect((await machine.fetch("/livez")).status).toBe(200);
-    rmSync(store);
-    await Bun.$`mv ${away} ${store}`.quiet();
+    expect((await machine.fetch("/files/list?path=/data/workspace")).status).toBe(503);
+    proxy.reachable = true;
     await machine.untilReady(90_000);
     expect(existsSync(join(machine.dataDir, "workspace/AGENTS.md"))).toBe(true);
   },
-  LIMIT_MS,
+  S3_START_LIMIT_MS + LIMIT_MS,
 );
 
 test(
   "with a full volume and a store that does not answer, the machine starts at once and catches up later",
   async () => {
     using folder = tempDir();
+    const { proxy, env } = await s3Behind();
+    await using _ = proxy;
     {
-      await using machine = await MachineProcess.start({ folder: folder.path });
+      await using machine = await MachineProcess.start({ folder: folder.path, env });
       await machine.untilReady();
       await machine.sync();
       await machine.stop();
     }
-    const store = join(folder.path, "store");
-    const away = join(folder.path, "away");
-    await Bun.$`mv ${store} ${away}`.quiet();
-    writeFileSync(store, "in the way");
-    await using machine = await MachineProcess.start({ folder: folder.path });
-    await machine.untilReport(
-      ({ services }) => services.some((service) => service.name === "gateway" && service.ready),
-      "the gateway runs",
-    );
-    writeFileSync(join(machine.dataDir, "workspace/meanwhile.md"), "written in the outage");
-    await machine.untilReport(
-      ({ backup }) => backup.state === "unreachable",
-      "the outage is seen",
-      60_000,
-    );
-    rmSync(store);
-    await Bun.$`mv ${away} ${store}`.quiet();
-    await machine.untilReport(
-      ({ state, backup }) => state === "ready" && backup.lagMs === 0,
-      "all is caught up",
-      90_000,
-    );
-    const before = describeVolume(machine.dataDir);
-    expect(Object.keys(before)).toContain("workspace/meanwhile.md");
-    await machine.stop();
-    wipe(machine.dataDir);
-    await using again = await MachineProcess.start({ folder: folder.path });
+    proxy.reachable = false;
+    {
+      await using machine = await MachineProcess.start({ folder: folder.path, env });
+      const running = await machine.untilReport(
+        ({ services }) => services.some(({ name, ready }) => name === "gateway" && ready),
+        "the gateway runs",
+      );
+      expect(running.backup.state).toBe("unreachable");
+      writeFileSync(join(machine.dataDir, "workspace/meanwhile.md"), "written in the outage");
+      proxy.reachable = true;
+      await machine.untilReady(90_000);
+      await machine.sync();
+      // And an outage while it runs.
+      proxy.reachable = false;
+      writeFileSync(join(machine.dataDir, "workspace/later.md"), "written in the next outage");
+      await machine.untilReport(
+        ({ backup }) => backup.state === "unreachable",
+        "the outage is seen",
+        60_000,
+      );
+      proxy.reachable = true;
+      await machine.untilReport(
+        ({ state, backup }) => state === "ready" && backup.lagMs === 0,
+        "all is caught up",
+        90_000,
+      );
+      expect(await machine.stop()).toBe(0);
+      wipe(machine.dataDir);
+    }
+    await using again = await MachineProcess.start({ folder: folder.path, env });
     await again.untilReady();
-    expect(describeVolume(again.dataDir)).toEqual(describeVolume(again.dataDir));
-    expect(readFileSync(join(again.dataDir, "workspace/meanwhile.md"), "utf8")).toBe(
-      "written in the outage",
-    );
+    for (const [name, text] of [
+      ["meanwhile.md", "written in the outage"],
+      ["later.md", "written in the next outage"],
+    ] as const) {
+      expect(readFileSync(join(again.dataDir, "workspace", name), "utf8")).toBe(text);
+    }
   },
-  LIMIT_MS,
+  S3_START_LIMIT_MS + LIMIT_MS,
 );
 
 test(
