@@ -86,6 +86,7 @@ export class Backup {
       scan: (request) => this.#scan(request),
       probe: (signal) => probeConditionalPut(store, keys.probe, { signal, clock }),
       refuse: () => this.#refuse(),
+      isWatching: () => this.#watcher.isWatching,
       lastSync: lastSyncFile(root, log),
       onRecorded: () => this.#context.startBatch(),
       counts: () => store.counts,

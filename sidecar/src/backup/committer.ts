@@ -65,7 +65,7 @@ export interface Holder {
 }
 
 /** A path that could not be sent, for a reason of its own. */
-export interface PathFailure {
+interface PathFailure {
   readonly path: string;
   readonly error: unknown;
 }

@@ -17,6 +17,7 @@ import { SkippedPaths } from "./skipped.ts";
 import { Standing } from "./standing.ts";
 
 const PROBE_TIMEOUT_MS = 60_000;
+const IDLE_ROUND_MS = 50;
 /** A path that could not be sent is left alone for so long. */
 const REST_MS = 2_000;
 
@@ -249,6 +250,8 @@ export class Replicator {
       if (result === undefined) this.#options.dirty.putBack(items, REST_MS);
     }
     if (result) await this.#after(result, { items, signal });
+    // Only folders that turned out to be unchanged, or nothing that may be taken yet: never round and round at full speed.
+    if (items.length === 0) await this.#bell.wait(IDLE_ROUND_MS, signal);
   }
 
   async #mayCommit(batch: readonly Reading[], signal: AbortSignal): Promise<boolean> {
