@@ -2,7 +2,7 @@
 //
 //   node scripts/boot-image.mjs --env USER_ID=me --env OPENCLAW_GATEWAY_TOKEN=… [--volume DIR]
 //
-// Prints { pid, root } as a line of JSON, then the machine's log. SIGTERM and SIGINT go to the
+// Prints { pid, root, healthcheck } as a line of JSON, then the machine's log. SIGTERM and SIGINT go to the
 // machine; its exit code is ours.
 import { dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -40,7 +40,8 @@ try {
     ),
   );
   booted = await bootImage({ buildah, image: IMAGE, env, volume: resolve(values.volume) });
-  console.log(JSON.stringify({ pid: booted.pid, root: booted.root }));
+  const { pid, root: files, healthcheck } = booted;
+  console.log(JSON.stringify({ pid, root: files, healthcheck }));
   const code = await booted.exited;
   process.exitCode = typeof code === "number" ? code : 1;
 } catch (error) {

@@ -18,8 +18,9 @@ exec chroot "$root" "$@"`;
 
 /**
  * Boots an image as PID 1 of namespaces of its own, on the network of this machine, with the given
- * folder as /data. Resolves with { pid, root, signal, exited }: the first process's pid as seen
- * from here, its file system, a way to send it signals, and a promise of its exit code.
+ * folder as /data. Resolves with { pid, root, healthcheck, signal, exited }: the first process's
+ * pid as seen from here, its file system, the command that tells its health, a way to send it
+ * signals, and a promise of its exit code.
  * The environment reaches it as such and stands on no command line.
  */
 export async function bootImage({ buildah, image, env, volume, stdio = "inherit" }) {
@@ -38,7 +39,14 @@ export async function bootImage({ buildah, image, env, volume, stdio = "inherit"
     child.once("exit", (code, signal) => resolve(code ?? signal));
   }).finally(() => container.remove());
   const pid = await firstProcess(child.pid);
-  return { pid, root: container.root, exited, signal: (name) => process.kill(pid, name) };
+  const healthcheck = config.Healthcheck?.Test.slice(1);
+  return {
+    pid,
+    root: container.root,
+    healthcheck,
+    exited,
+    signal: (name) => process.kill(pid, name),
+  };
 }
 
 function imageEnvironment(config) {

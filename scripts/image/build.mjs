@@ -40,7 +40,15 @@ export async function buildImage(root, { machine, signal }) {
   await makeBaseImages(root, { buildah, machine, signal });
   say("Building the image of container/Dockerfile");
   const args = [
-    ["bud", "--isolation=chroot", "--network=host", "--pull-never", "--force-rm"],
+    // Docker's format has a health check, the other has none.
+    [
+      "bud",
+      "--format=docker",
+      "--isolation=chroot",
+      "--network=host",
+      "--pull-never",
+      "--force-rm",
+    ],
     ["--build-arg", `NODE_IMAGE=${NODE_IMAGE}`, "--build-arg", `CADDY_IMAGE=${CADDY_IMAGE}`],
     // What npm and apt need here to reach the network: certificates and npm's own settings.
     ["--volume", `${CERTIFICATES}:${CERTIFICATES}:ro`],

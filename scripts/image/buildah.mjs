@@ -53,9 +53,9 @@ export class Buildah {
     return { root, remove: () => this.run(["rm", container]) };
   }
 
-  /** What the image says about itself: { Entrypoint, Env, WorkingDir, … }. */
+  /** What the image says about itself: { Entrypoint, Cmd, Env, Healthcheck, … }. */
   async config(image) {
-    return JSON.parse(await this.run(["inspect", "--type", "image", image])).OCIv1.config;
+    return JSON.parse(await this.run(["inspect", "--type", "image", image])).Docker.config;
   }
 }
 

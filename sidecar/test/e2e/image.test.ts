@@ -48,6 +48,9 @@ test.skipIf(reason !== undefined)(
     const livez = await answer(`http://127.0.0.1:${caddy}/machine/livez`);
     expect(await livez?.json()).toEqual({ ok: true });
 
+    expect(runInside(machine, machine.healthcheck, env).exitCode).toBe(0);
+    expect(runInside(machine, machine.healthcheck, { PORT: "1" }).exitCode).toBe(1);
+
     const passwd = readFileSync(join(machine.root, "etc/passwd"), "utf8");
     const children = treeUnder(machine.pid);
     expect(ownersOf(children, /caddy run/)).toEqual(new Set([uidOf("caddy", passwd)]));
@@ -79,7 +82,7 @@ test.skipIf(reason !== undefined)(
 function whyNotHere(): string | undefined {
   if (process.getuid?.() !== 0) return "needs root";
   const PATH = `${process.env["PATH"]}:/usr/sbin:/sbin`;
-  const programs = ["buildah", "debootstrap", "unshare", "setpriv", "node"];
+  const programs = ["buildah", "debootstrap", "unshare", "nsenter", "setpriv", "node"];
   const missing = programs.filter((name) => Bun.which(name, { PATH }) === null);
   return missing.length === 0 ? undefined : `not installed: ${missing.join(", ")}`;
 }
@@ -87,6 +90,7 @@ function whyNotHere(): string | undefined {
 interface Booted extends AsyncDisposable {
   readonly pid: number;
   readonly root: string;
+  readonly healthcheck: readonly string[];
   readonly exited: Promise<number>;
   /** The end of all it printed so far. */
   said(): string;
@@ -111,19 +115,30 @@ async function boot(volume: string, env: Readonly<Record<string, string>>): Prom
     "the image is built and booted",
     BUILD_LIMIT_MS,
   );
-  const { pid, root } = JSON.parse(line) as { pid: number; root: string };
+  const booted = JSON.parse(line) as Pick<Booted, "pid" | "root" | "healthcheck">;
   return {
-    pid,
-    root,
+    ...booted,
     exited: child.exited,
     said: () => output.slice(-4_000),
     async [Symbol.asyncDispose]() {
       // The namespace's first process takes all the others with it.
-      if (child.exitCode === null && isAlive(pid)) process.kill(pid, "SIGKILL");
+      if (child.exitCode === null && isAlive(booted.pid)) process.kill(booted.pid, "SIGKILL");
       await child.exited;
       await reading;
     },
   };
+}
+
+/** Runs a command where a container engine would: in the machine's namespaces and file system. */
+function runInside(
+  { pid }: Booted,
+  command: readonly string[],
+  env: Readonly<Record<string, string>>,
+) {
+  const enter = ["/usr/bin/nsenter", "--target", String(pid), "--mount", "--pid", "--root", "--wd"];
+  return Bun.spawnSync([...enter, ...command], {
+    env: { PATH: "/usr/local/bin:/usr/bin", ...env },
+  });
 }
 
 async function answer(url: string): Promise<Response | undefined> {
