@@ -59,6 +59,7 @@ export class DirectoryStore implements Store {
     checkKey(key);
     const { ifAbsent = false, signal } = options;
     signal?.throwIfAborted();
+    await this.#checkFolder();
     const unfinished = join(this.#path, UNFINISHED);
     const temporary = join(unfinished, randomUUID());
     try {
@@ -129,6 +130,7 @@ export class DirectoryStore implements Store {
   async list(prefix: string, options: ListOptions = {}): Promise<ListPage> {
     const { after = "", signal } = options;
     const limit = pageSize(options.limit);
+    await this.#checkFolder();
     const objects: ObjectInfo[] = [];
     try {
       const keys = keysInOrder(this.#path, { prefix, after, hidden: UNFINISHED, signal });
@@ -232,6 +234,13 @@ export class DirectoryStore implements Store {
       );
     }
     return join(this.#path, key);
+  }
+
+  /** What stands where the store's folder should be says nothing about what the store holds, least of all that it is empty. */
+  async #checkFolder(): Promise<void> {
+    const stat = await lstat(this.#path).catch(() => undefined);
+    if (!stat || stat.isDirectory() || stat.isSymbolicLink()) return;
+    throw new StoreError("unavailable", `Cannot use the store "${this.name}": it is no folder`);
   }
 
   /** Removes what killed puts left behind; at most once a day. */

@@ -243,3 +243,11 @@ test("DirectoryStore passes errors on that are not the disk's", () => {
     expect(directoryError(error, "put", "a")).toBe(error);
   }
 });
+
+test("DirectoryStore is unavailable, not empty, where something else stands in its folder's place", async () => {
+  using dir = tempDir();
+  writeFileSync(join(dir.path, "store"), "no folder");
+  const store = new DirectoryStore(join(dir.path, "store"));
+  await expectKind(store.list(""), "unavailable");
+  await expectKind(store.put("key", hello, { ifAbsent: true }), "unavailable");
+});
