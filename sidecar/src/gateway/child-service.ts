@@ -20,7 +20,7 @@ export interface ChildService {
   judge?(exit: ChildExit): Promise<ChildVerdict>;
 }
 
-export interface ChildLaunch {
+interface ChildLaunch {
   readonly command: readonly [string, ...string[]];
   readonly env: Readonly<Record<string, string>>;
   readonly cwd: string;

@@ -2,7 +2,7 @@ import JSON5 from "json5";
 
 import type { ModelSource } from "./environment.ts";
 
-export type Json = string | number | boolean | null | readonly Json[] | JsonObject;
+type Json = string | number | boolean | null | readonly Json[] | JsonObject;
 export interface JsonObject {
   readonly [key: string]: Json;
 }

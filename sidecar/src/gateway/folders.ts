@@ -6,7 +6,7 @@ import { Root } from "../volume/root.ts";
 import { isVolumeError } from "../volume/volume-error.ts";
 
 /** The folders on the volume that are the agent's. Source: machine.md, Volume. */
-export const AGENT_FOLDERS = ["openclaw", "workspace", "home"] as const;
+const AGENT_FOLDERS = ["openclaw", "workspace", "home"] as const;
 
 const MAX_DEPTH = 256;
 const MAX_ENTRIES = 5_000_000;

@@ -22,7 +22,7 @@ export interface OpenclawProgram {
 }
 
 /** The part of the session that the service needs. */
-export type SpecSession = StopSession & Pick<GatewaySession, "stop" | "trouble">;
+type SpecSession = StopSession & Pick<GatewaySession, "stop" | "trouble">;
 
 export interface OpenclawOptions extends OpenclawProgram {
   /** MiB of JavaScript heap. */

@@ -24,7 +24,8 @@ import { until } from "../support/until.ts";
 const TOKEN = "token-of-a-test-gateway";
 /** A start takes 4 to 9 s on an idle machine. */
 const START_LIMIT_MS = 120_000;
-const LIMIT_MS = 180_000;
+const SESSION_LIMIT_MS = 60_000;
+const LIMIT_MS = 240_000;
 
 interface MachineOptions {
   readonly publicOrigin?: string;
@@ -92,7 +93,7 @@ test(
     await using child = await runChild(own.spec);
     await child.admitted(START_LIMIT_MS);
     expect(JSON.parse(readLastGood(own.path))).toHaveProperty("gateway.port", own.port);
-    await until(() => own.session.identity, "the session", 20_000);
+    await until(() => own.session.identity, "the session", SESSION_LIMIT_MS);
     expect(own.session.identity?.pid).toBe(child.running.pid);
     expect(await own.session.request("health", {}, 10_000)).toMatchObject({ ok: true });
     const alive = own.spec.liveness?.probe(child.running, AbortSignal.timeout(10_000));
@@ -156,7 +157,7 @@ test(
     await using local = await front(localPort, `http://127.0.0.1:${localPort}`);
     await using open = await front(openPort, "https://one.test");
     await child.admitted(START_LIMIT_MS);
-    await until(() => own.session.identity, "the session", 20_000);
+    await until(() => own.session.identity, "the session", SESSION_LIMIT_MS);
 
     const url = `ws://127.0.0.1:${localPort}/?token=hush-hush`;
     const { client, hello } = await OpenclawClient.connect(url, TOKEN);
@@ -179,7 +180,7 @@ test(
           return typeof granted === "string" ? undefined : granted;
         },
         "the pairing to be approved",
-        20_000,
+        SESSION_LIMIT_MS,
       );
       expect(scopes).toContain("operator.admin");
     }
