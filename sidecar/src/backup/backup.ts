@@ -5,6 +5,7 @@ import { probeConditionalPut } from "../store/probe.ts";
 import type { Owner } from "../volume/dir.ts";
 import { OWN_FOLDER, readMarker } from "../volume/marker.ts";
 import type { Root } from "../volume/root.ts";
+import { cleanCopies } from "./copy-folder.ts";
 import { DirtySet } from "./dirty.ts";
 import { keys } from "./format.ts";
 import { IGNORE_FILE, RULE_FOLDERS, createIgnore, readRules, type Ignore } from "./ignore.ts";
@@ -94,6 +95,7 @@ export class Backup {
   }
 
   async start(signal: AbortSignal): Promise<void> {
+    await cleanCopies(this.#options.root);
     await this.#watcher.start();
     await this.#replicator.start(signal);
   }

@@ -58,15 +58,13 @@ export class CopyFolder implements Disposable {
 
 /** Removes what a killed process left behind. To be called before the first copy is made. */
 export async function cleanCopies(root: Root): Promise<void> {
-  let copies: Dir;
   try {
-    copies = root.dir(COPIES_FOLDER, { links: "refuse" });
+    using copies = root.dir(COPIES_FOLDER, { links: "refuse" });
+    for (const name of copies.names()) await removeTree({ dir: copies, name });
   } catch (error) {
-    if (isVolumeError(error, "missing")) return;
-    throw error;
+    // The agent, whose user the folders belong to, can keep filling one: that is no reason to have no backup.
+    if (!isVolumeError(error) || error.kind === "failing") throw error;
   }
-  using parent = copies;
-  for (const name of parent.names()) await removeTree({ dir: parent, name });
 }
 
 /** What the agent put there to be in the way stays until the next boot: it takes nothing but its own room. */

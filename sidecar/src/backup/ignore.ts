@@ -3,10 +3,9 @@ import { closeSync, readSync } from "node:fs";
 import ignoreRules, { type Ignore as Matcher } from "ignore";
 
 import { TEMP_PREFIX } from "../volume/atomic.ts";
+import { OWN_FOLDER } from "../volume/marker.ts";
 import type { Root } from "../volume/root.ts";
 
-/** Our own folder: index, staging, trash, uploads. */
-export const OWN_FOLDER = ".sidecar";
 /** Where copies of databases are made that SQLite must write by path. Ours as well, but the agent's user can enter it. */
 export const COPIES_FOLDER = ".sidecar-copies";
 /** The time of the last commit, for people. */

@@ -2,9 +2,10 @@ import { closeSync, statfsSync } from "node:fs";
 
 import type { Clock } from "../platform/clock.ts";
 import type { Dir, Owner } from "../volume/dir.ts";
+import { OWN_FOLDER } from "../volume/marker.ts";
 import type { Place, Root } from "../volume/root.ts";
 import type { Extent } from "./format.ts";
-import { OWN_FOLDER, type Ignore } from "./ignore.ts";
+import type { Ignore } from "./ignore.ts";
 import type { IndexedEntry } from "./index.ts";
 import { DatabaseCopier } from "./sqlite-copy.ts";
 
