@@ -128,11 +128,11 @@ export function openclawSpec(options: OpenclawOptions): ChildService {
       if (end.kind === "done") return verdict("restart", "ended by itself");
       if (end.kind !== "refused") return verdict("backoff", end.reason);
       const reason = REFUSAL_REASONS[end.refusal];
+      // A command that somebody runs, or remains that each start waits for: both end, and waiting is the cure.
+      if (end.refusal === "owner") return verdict("backoff", reason);
       if (tried.has(end.refusal)) return verdict("failed", reason);
       tried.add(end.refusal);
-      // Remains of the last gateway are ended before each start, so waiting for the next one is the cure.
-      const cured = end.refusal === "owner" || (await options.cure(end.refusal));
-      return verdict(cured ? "restart" : "failed", reason);
+      return verdict((await options.cure(end.refusal)) ? "restart" : "failed", reason);
     },
   };
 }
