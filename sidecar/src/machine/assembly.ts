@@ -1,10 +1,6 @@
-import { resolve } from "node:path";
-
 import { version } from "../../../package.json";
 import type { Config, Environment } from "../config.ts";
-import { prepareFolders } from "../gateway/folders.ts";
 import { findChildUsers, type ChildUsers } from "../gateway/users.ts";
-import { copyTemplate } from "../gateway/workspace.ts";
 import { ControlPlane } from "../health/control-plane.ts";
 import type { Report } from "../health/report.ts";
 import type { Part } from "../parts.ts";
@@ -19,6 +15,7 @@ import { OWN_FOLDER } from "../volume/marker.ts";
 import { Root } from "../volume/root.ts";
 import { Children } from "./children.ts";
 import { Disk } from "./disk.ts";
+import { furnish } from "./furnish.ts";
 import { machineApp } from "./machine-app.ts";
 import { machineReport } from "./machine-report.ts";
 import { machineServices } from "./services.ts";
@@ -42,8 +39,6 @@ export type PartName =
   | "replicator"
   | "gateway"
   | "sweep";
-
-const TEMPLATE = resolve(import.meta.dir, "../../../container/default-workspace");
 
 /** All parts of one machine, introduced to each other. Building them starts nothing. */
 export class Assembly {
@@ -147,7 +142,7 @@ export class Assembly {
       storeName: this.#storeName,
       history: this.#status.history,
       uptimeMs: this.#options.clock.monotonic() - this.#startedAt,
-      services: this.#children.statuses(),
+      services: this.#children.measuredStatuses(),
       volume: this.#volume,
       space: this.#disk.space,
       lastActive: this.#lastActive,
@@ -183,7 +178,7 @@ export class Assembly {
   }
 
   #makeVolume(store: CountingStore | undefined): VolumeLife {
-    const { config, clock, log } = this.#options;
+    const { config, environment, clock, log } = this.#options;
     return new VolumeLife({
       root: this.#root,
       user: config.userId,
@@ -193,7 +188,8 @@ export class Assembly {
       agent: this.#users.agent,
       clock,
       log: log.child({ part: "backup" }),
-      furnish: (options) => this.#furnish(options),
+      furnish: (how) =>
+        furnish({ ...how, config, environment, owner: this.#users.agent, clock, log }),
       endGateway: () => this.#children.endGateway(),
       withoutGateway: (work) => this.#children.withoutGateway(work),
       onEvent: (event) => this.#onBackup(event),
@@ -261,23 +257,6 @@ export class Assembly {
       gateway: this.#children.gateway(),
       sweep: this.#children.sweep(),
     };
-  }
-
-  /** Puts the first files of a volume in place, owned by whom they are for. */
-  async #furnish({ restored }: { readonly restored: boolean }): Promise<void> {
-    const { config, environment, clock, log } = this.#options;
-    const owner = this.#users.agent;
-    await prepareFolders(config.dataDir, { owner, clock, signal: new AbortController().signal });
-    const { written, problems } = await copyTemplate({
-      dataDir: config.dataDir,
-      templateDir: TEMPLATE,
-      env: environment,
-      owner,
-      restored,
-    });
-    for (const problem of problems) log.warn({}, problem);
-    if (written.length > 0)
-      log.info({ files: written.length }, "The workspace got its first files");
   }
 
   #onService({ name, state, reason }: ServiceStatus): void {

@@ -54,6 +54,11 @@ export class Children {
     return this.#supervisor.statuses();
   }
 
+  /** With the memory each takes. */
+  measuredStatuses(): readonly ServiceStatus[] {
+    return this.#supervisor.measuredStatuses();
+  }
+
   caddy(): Part {
     return this.#part("caddy", this.#caddyMs);
   }

@@ -21,7 +21,10 @@ export interface VolumeLifeOptions {
   readonly clock: Clock;
   readonly log: Logger;
   /** Puts the first files of a volume in place, before anything of it is committed. */
-  readonly furnish: (options: { readonly restored: boolean }) => Promise<void>;
+  readonly furnish: (options: {
+    readonly restored: boolean;
+    readonly signal: AbortSignal;
+  }) => Promise<void>;
   /** Ends the gateway for good: another machine answers for this user now. */
   readonly endGateway: () => Promise<void>;
   /** Ends the gateway while the volume is brought up to date, and starts it again. */
@@ -69,7 +72,7 @@ export class VolumeLife {
     signal.throwIfAborted();
     if (this.#accept(outcome)) {
       const restored = outcome.position > 0;
-      await this.#options.furnish({ restored });
+      await this.#options.furnish({ restored, signal });
       if (outcome.fresh) finishFresh(this.#options.root);
       return;
     }

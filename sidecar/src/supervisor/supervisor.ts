@@ -113,9 +113,15 @@ export class Supervisor {
     this.#reaper.stop();
   }
 
+  /** What each service is doing, without its memory. */
   statuses(): ServiceStatus[] {
+    return [...this.#members.values()].map(({ service }) => service.status);
+  }
+
+  /** The same with the memory of each tree, for which every process of the machine is looked at. */
+  measuredStatuses(): ServiceStatus[] {
     const processes = listProcesses();
-    return [...this.#members.values()].map(({ service: { status } }) => ({
+    return this.statuses().map((status) => ({
       ...status,
       memoryBytes: status.pid === undefined ? undefined : treeBytes(status.pid, processes),
     }));
