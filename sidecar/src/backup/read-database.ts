@@ -42,7 +42,9 @@ export async function readDatabase(
     const item = { ...fileItem(opened, read, { context, sqlite: true }), stamp, racy };
     return settle(item, context, { bytes, again });
   }
+  const start = context.clock.monotonic();
   const read = await hashOf(copy.fd, result.sizeBytes);
+  context.restAfter(path, result.tookMs + context.clock.monotonic() - start);
   const item = { ...fileItem(opened, read, { context, sqlite: true }), stamp, racy };
   return settle(item, context, { open: copy, again });
 }

@@ -203,14 +203,20 @@ test("readPath keeps pages in their places: few of them change with a few rows",
   expect(differ).toBeLessThan(30);
 });
 
-test("readPath copies a database under a live writer, with every row committed before", async () => {
-  using data = volume();
-  const path = join(data.path, "live.db");
-  await using writer = await other(
-    path,
-    `db.run("PRAGMA journal_mode = WAL"); db.run("PRAGMA synchronous = NORMAL"); ${FILL}
+test.each([
+  ["wal", "NORMAL"],
+  ["delete", "OFF"],
+  ["truncate", "OFF"],
+])(
+  "readPath copies a database under a live writer in journal mode %s, with every row committed before",
+  async (mode, sync) => {
+    using data = volume();
+    const path = join(data.path, "live.db");
+    await using writer = await other(
+      path,
+      `db.run("PRAGMA busy_timeout = 10000"); db.run("PRAGMA journal_mode = ${mode}"); db.run("PRAGMA synchronous = ${sync}"); ${FILL}
      db.run("CREATE TABLE u (n INTEGER PRIMARY KEY, x)");`,
-    `const start = Date.now(); let n = 0;
+      `const start = Date.now(); let n = 0;
      const tick = () => {
        for (let i = 0; i < 4; i += 1) {
          n += 1;
@@ -220,32 +226,33 @@ test("readPath copies a database under a live writer, with every row committed b
        if (Date.now() - start < 20_000) setTimeout(tick, 5);
      };
      tick();`,
-  );
-  void writer;
-  const written = () =>
-    existsSync(`${path}.rows`) ? Number(readFileSync(`${path}.rows`, "utf8")) : 0;
-  await until(() => written() > 10, "the writer to write");
-  const start = performance.now();
-  const first = written();
-  let copies = 0;
-  while (performance.now() - start < 3_000) {
-    const before = written();
-    using copy = await opened(await readPath("live.db", data.context), data.path);
-    expect(rowsOf(copy, "u")).toBeGreaterThanOrEqual(before);
-    const { highest } = copy
-      .query<{ highest: number }, []>("SELECT max(n) AS highest FROM u")
-      .get() ?? { highest: -1 };
-    // The row and the update of one transaction are both there.
-    const { x } = copy
-      .query<{ x: string }, [number]>("SELECT x FROM t WHERE id = ?")
-      .get(((highest * 7) % 500) + 1) ?? { x: "" };
-    expect(x).toBe(`n${highest}`);
-    copies += 1;
-  }
-  const perSecond = (written() - first) / ((performance.now() - start) / 1_000);
-  expect(copies).toBeGreaterThan(3);
-  expect(perSecond).toBeGreaterThan(50);
-});
+    );
+    void writer;
+    const written = () =>
+      existsSync(`${path}.rows`) ? Number(readFileSync(`${path}.rows`, "utf8")) : 0;
+    await until(() => written() > 10, "the writer to write");
+    const start = performance.now();
+    const first = written();
+    let copies = 0;
+    while (performance.now() - start < 3_000) {
+      const before = written();
+      using copy = await opened(await readPath("live.db", data.context), data.path);
+      expect(rowsOf(copy, "u")).toBeGreaterThanOrEqual(before);
+      const { highest } = copy
+        .query<{ highest: number }, []>("SELECT max(n) AS highest FROM u")
+        .get() ?? { highest: -1 };
+      // The row and the update of one transaction are both there.
+      const { x } = copy
+        .query<{ x: string }, [number]>("SELECT x FROM t WHERE id = ?")
+        .get(((highest * 7) % 500) + 1) ?? { x: "" };
+      expect(x).toBe(`n${highest}`);
+      copies += 1;
+    }
+    const perSecond = (written() - first) / ((performance.now() - start) / 1_000);
+    expect(copies).toBeGreaterThan(3);
+    expect(perSecond).toBeGreaterThan(50);
+  },
+);
 
 test("readPath copies a large database page by page under a live writer", async () => {
   using data = volume();
