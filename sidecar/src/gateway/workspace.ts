@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto";
-import { closeSync, readFileSync, readdirSync } from "node:fs";
+import { closeSync, fstatSync, readFileSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 
 import { z } from "zod";
@@ -22,8 +22,8 @@ const recordSchema = z.looseObject({
   files: z.record(
     z.string(),
     z.looseObject({
-      sha256: z.string(),
-      /** `user` where a file was there already and stayed. */
+      /** Of what was written; absent where a file was there already and stayed. */
+      sha256: z.string().optional(),
       from: z.enum(["template", "environment", "user"]),
     }),
   ),
@@ -82,8 +82,9 @@ export async function copyTemplate(options: TemplateOptions): Promise<TemplateRe
   for (const [path, source] of sources) {
     try {
       const outcome = await putFile(root, { path, source, owner });
-      record.files[path] = { sha256: outcome.sha256, from: outcome.from };
-      if (outcome.written) written.push(path);
+      const { written: isNew, ...entry } = outcome;
+      record.files[path] = entry;
+      if (isNew) written.push(path);
     } catch (error) {
       if (!isVolumeError(error, "not_directory", "outside_root", "special", "is_directory"))
         throw error;
@@ -120,7 +121,7 @@ interface Source {
 
 interface Outcome {
   readonly written: boolean;
-  readonly sha256: string;
+  readonly sha256?: string;
   readonly from: Source["from"] | "user";
 }
 
@@ -137,9 +138,10 @@ async function putFile(
   try {
     const fd = place.dir.openFile(place.name);
     try {
-      const found = hash(readFileSync(fd));
       // The same bytes were most likely ours, from a run that was cut off before it could say so.
-      return { written: false, sha256: found, from: found === sha256 ? source.from : "user" };
+      const isOurs =
+        fstatSync(fd).size === source.content.length && hash(readFileSync(fd)) === sha256;
+      return { written: false, ...(isOurs ? { from: source.from, sha256 } : { from: "user" }) };
     } finally {
       closeSync(fd);
     }
