@@ -1,11 +1,12 @@
 import type { Clock } from "../platform/clock.ts";
-import { StoreError, isStoreError } from "../store/store.ts";
+import { isStoreError, type StoreError } from "../store/store.ts";
 import { holdsFiles, readMarker, type MarkerReading } from "../volume/marker.ts";
 import type { Root } from "../volume/root.ts";
 import { readHeader, rebuildIndex } from "./boot-index.ts";
 import type { BootFacts, StoreFacts } from "./decide.ts";
 import { HistoryError, readHead, type StoreReads } from "./history.ts";
 import type { Index } from "./index.ts";
+import { withinTime } from "./within-time.ts";
 
 /** A store that has not answered by then counts as unreachable, for now. */
 const ANSWER_MS = 5_000;
@@ -102,31 +103,5 @@ async function recoverIndex(
   } catch (error) {
     // An older tree that is no longer kept cannot be compared with: to an empty index every file is a change.
     if (!(error instanceof HistoryError) || at === head) throw error;
-  }
-}
-
-async function withinTime<T>(
-  work: (signal: AbortSignal) => Promise<T>,
-  { clock, signal, limitMs }: FactsOptions & { readonly limitMs: number },
-): Promise<T> {
-  const late = new AbortController();
-  const cancel = clock.after(limitMs, () =>
-    late.abort(
-      new StoreError("unavailable", `Cannot reach the store: no answer for ${limitMs} ms`),
-    ),
-  );
-  const either = AbortSignal.any([signal, late.signal]);
-  try {
-    // Raced, because a store that hangs may not listen to the signal either.
-    return await Promise.race([
-      work(either),
-      new Promise<never>((_, reject) => {
-        either.addEventListener("abort", () => reject(either.reason as Error), { once: true });
-      }),
-    ]);
-  } catch (error) {
-    throw late.signal.aborted && !signal.aborted ? late.signal.reason : error;
-  } finally {
-    cancel();
   }
 }

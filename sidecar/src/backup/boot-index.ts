@@ -38,8 +38,7 @@ export async function rebuildIndex(
   const tree = options.at === 0 ? undefined : await foldTree(store, options);
   const { head, checkpoint, headers = [] } = tree ?? {};
   const entries = unseen(tree?.entries.values() ?? []);
-  // oxlint-disable-next-line unicorn/no-array-fill-with-reference-type -- the index is no array
-  index.fill({ head, checkpoint, headers, entries });
+  await index.fillGradually({ head, checkpoint, headers, entries });
 }
 
 /** Makes the commit after the index's head, which is in the store, part of the index. */

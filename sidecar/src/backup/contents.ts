@@ -5,11 +5,13 @@ import type { StoreReads } from "./history.ts";
 type Members = ReadonlyMap<string, Uint8Array>;
 
 /** Decoded commits and parts are kept up to this many bytes of contents, the one used last always. */
-const CACHE_BYTES = 32 * 1024 * 1024;
+const CACHE_BYTES = 16 * 1024 * 1024;
 /** A slice of a blob up to this size is fetched as a whole, a larger one streamed. */
 const WHOLE_BYTES = 1024 * 1024;
+/** Such buffers do not make Bun collect any sooner: left to itself, a restore holds dozens of them that nobody needs. */
+const LARGE_PACK_BYTES = 2 * 1024 * 1024;
 /** Commits that are decoded at the same time: each may take many times its size. */
-const DECODING = 2;
+const DECODING = 1;
 
 /**
  * Contents of files, from wherever the store has them. A commit or part is fetched and decoded once for all the small
@@ -96,6 +98,7 @@ export class Contents {
   async #load(key: string): Promise<Members> {
     const bytes = await this.#store.get(key, { signal: this.#signal });
     const members = await decodeMembers(bytes, { key });
+    if (bytes.length > LARGE_PACK_BYTES) Bun.gc(true);
     this.#keep(key, members);
     return members;
   }

@@ -15,6 +15,7 @@ import { decodeManifest } from "./manifest.ts";
 /** So many commits are read at the same time, and at most so many compressed bytes of them, but at least one. */
 const WINDOW_COMMITS = 16;
 const WINDOW_BYTES = 8 * 1024 * 1024;
+const LARGE_WINDOW_BYTES = 2 * 1024 * 1024;
 
 export type HistoryErrorKind =
   /** Something that must be there is not: a removal raced, or it is lost. Planning again may help. */
@@ -170,6 +171,9 @@ async function foldOnce(store: StoreReads, options: FoldOptions): Promise<Folded
   let head = base.head;
   for (const window of windowsOf(todo)) {
     signal?.throwIfAborted();
+    // Decoded contents do not make Bun collect any sooner: left to itself, it would hold those of many windows.
+    if (window.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0) > LARGE_WINDOW_BYTES)
+      Bun.gc(true);
     const commits = await Promise.all(
       window.map(({ position }) => readCommit(store, position, { signal })),
     );

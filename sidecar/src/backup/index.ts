@@ -1,5 +1,6 @@
 import type { Database, Statement } from "bun:sqlite";
 
+import { nextTurn } from "../platform/clock.ts";
 import type { CommitHeader, Entry, Extent } from "./format.ts";
 import { openIndexDatabase } from "./index-schema.ts";
 import { UNRESTORED } from "./stamp.ts";
@@ -39,6 +40,17 @@ export interface RecordedChanges {
   readonly deleted: readonly string[];
 }
 
+/** A whole tree at a position of the history. `headers` are the commits after the checkpoint. */
+export interface KnownTree {
+  readonly head: Head | undefined;
+  readonly checkpoint: { readonly position: number; readonly time: number } | undefined;
+  readonly headers: readonly CommitHeader[];
+  readonly entries: Iterable<IndexedEntry>;
+}
+
+/** About 2 ms. */
+const ENTRIES_PER_TURN = 100;
+
 interface Row {
   readonly dir: string;
   readonly name: string;
@@ -55,6 +67,7 @@ interface Row {
 export class Index implements Disposable {
   readonly #db: Database;
   readonly #insert: Statement;
+  readonly #insertContent: Statement;
   readonly #removeOne: Statement;
   readonly #removeBelow: Statement;
 
@@ -64,6 +77,9 @@ export class Index implements Disposable {
     this.#insert = this.#db.prepare(
       "INSERT OR REPLACE INTO entries (dir, name, type, stamp, racy, sqlite, size, inode, sha256, entry) VALUES (?,?,?,?,?,?,?,?,?,?)",
     );
+    this.#insertContent = this.#db.prepare(
+      "INSERT OR IGNORE INTO contents (sha256, extents) VALUES (?, ?)",
+    );
     this.#removeOne = this.#db.prepare("DELETE FROM entries WHERE dir = ? AND name = ?");
     this.#removeBelow = this.#db.prepare(
       "DELETE FROM entries WHERE dir = ? OR (dir >= ? AND dir < ?)",
@@ -72,8 +88,14 @@ export class Index implements Disposable {
 
   [Symbol.dispose](): void {
     // One that is left would keep the file open behind a closed index.
-    for (const statement of [this.#insert, this.#removeOne, this.#removeBelow])
+    for (const statement of [
+      this.#insert,
+      this.#insertContent,
+      this.#removeOne,
+      this.#removeBelow,
+    ]) {
       statement.finalize();
+    }
     this.#db.close();
   }
 
@@ -236,26 +258,44 @@ export class Index implements Disposable {
     })();
   }
 
-  /** Replaces everything by a known tree: after a restore, and when the index is rebuilt. `headers` are the commits after the checkpoint. */
-  fill(tree: {
-    readonly head: Head | undefined;
-    readonly checkpoint: { readonly position: number; readonly time: number } | undefined;
-    readonly headers: readonly CommitHeader[];
-    readonly entries: Iterable<IndexedEntry>;
-  }): void {
+  /** Replaces everything by a known tree: after a restore, and when the index is rebuilt. */
+  fill(tree: KnownTree): void {
     this.#db.transaction(() => {
-      for (const table of ["meta", "entries", "contents", "attempts", "commits"])
-        this.#db.run(`DELETE FROM ${table}`);
+      this.#begin(tree);
       for (const item of tree.entries) this.#put(item);
-      for (const header of tree.headers) {
-        this.#db.run("INSERT INTO commits (position, header) VALUES (?, ?)", [
-          header.position,
-          JSON.stringify(header),
-        ]);
-      }
-      if (tree.head) this.#setHead(tree.head);
-      if (tree.checkpoint) this.#setMeta("checkpoint", JSON.stringify(tree.checkpoint));
     })();
+  }
+
+  /** As `fill`, with a turn for others now and then. Until it resolves nobody may use this index. */
+  async fillGradually(tree: KnownTree): Promise<void> {
+    this.#db.run("BEGIN IMMEDIATE");
+    try {
+      this.#begin(tree);
+      let done = 0;
+      for (const item of tree.entries) {
+        this.#put(item);
+        done += 1;
+        if (done % ENTRIES_PER_TURN === 0) await nextTurn();
+      }
+      this.#db.run("COMMIT");
+    } catch (error) {
+      this.#db.run("ROLLBACK");
+      throw error;
+    }
+  }
+
+  /** Empties every table, and puts in what is not an entry. */
+  #begin(tree: KnownTree): void {
+    for (const table of ["meta", "entries", "contents", "attempts", "commits"])
+      this.#db.run(`DELETE FROM ${table}`);
+    for (const header of tree.headers) {
+      this.#db.run("INSERT INTO commits (position, header) VALUES (?, ?)", [
+        header.position,
+        JSON.stringify(header),
+      ]);
+    }
+    if (tree.head) this.#setHead(tree.head);
+    if (tree.checkpoint) this.#setMeta("checkpoint", JSON.stringify(tree.checkpoint));
   }
 
   #put({ entry, stamp, racy, inode }: IndexedEntry): void {
@@ -274,10 +314,7 @@ export class Index implements Disposable {
       JSON.stringify(entry),
     );
     if (file && file.size > 0 && stamp !== UNRESTORED) {
-      this.#db.run("INSERT OR IGNORE INTO contents (sha256, extents) VALUES (?, ?)", [
-        file.sha256,
-        JSON.stringify(file.extents),
-      ]);
+      this.#insertContent.run(file.sha256, JSON.stringify(file.extents));
     }
   }
 

@@ -1,5 +1,6 @@
 import type { Clock } from "../platform/clock.ts";
-import { StoreError, isStoreError } from "../store/store.ts";
+import { isStoreError, type StoreError } from "../store/store.ts";
+import { withinTime } from "./within-time.ts";
 
 /** How the store answers at the moment. */
 export type Reach = "ok" | "unreachable" | "denied";
@@ -51,7 +52,8 @@ export class Patience {
     for (let failures = 0; ; failures += 1) {
       options.signal.throwIfAborted();
       try {
-        const answer = await this.#once(work, options);
+        const { signal, timeoutMs: limitMs } = options;
+        const answer = await withinTime(work, { clock: this.#clock, signal, limitMs });
         this.#answered();
         return answer;
       } catch (error) {
@@ -80,27 +82,6 @@ export class Patience {
     await this.#clock.sleep(most * this.#random(), signal);
   }
 
-  async #once<T>(
-    work: (signal: AbortSignal) => Promise<T>,
-    { signal, timeoutMs }: InsistOptions,
-  ): Promise<T> {
-    const late = new AbortController();
-    const cancel = this.#clock.after(timeoutMs, () =>
-      late.abort(
-        new StoreError("unavailable", `Cannot reach the store: no answer for ${timeoutMs} ms`),
-      ),
-    );
-    const either = AbortSignal.any([signal, late.signal]);
-    try {
-      // Raced, because a store that hangs may not listen to the signal either.
-      return await Promise.race([work(either), rejectOnAbort(either)]);
-    } catch (error) {
-      throw late.signal.aborted ? late.signal.reason : error;
-    } finally {
-      cancel();
-    }
-  }
-
   #failed(reach: "unreachable" | "denied", error: StoreError): void {
     this.#failures += 1;
     if (reach === "unreachable" && this.#failures < FAILURES_TO_TELL) return;
@@ -117,13 +98,6 @@ export class Patience {
     this.#reach = reach;
     this.#onChange(reach, error);
   }
-}
-
-function rejectOnAbort(signal: AbortSignal): Promise<never> {
-  return new Promise((_, reject) => {
-    if (signal.aborted) reject(signal.reason as Error);
-    else signal.addEventListener("abort", () => reject(signal.reason as Error), { once: true });
-  });
 }
 
 /** How long one put may take: a minute, and what its bytes need at 100 KB a second. */

@@ -143,8 +143,7 @@ export class Restore {
     await syncFileSystem(base);
     this.#step("synced");
     const { head, checkpoint, headers } = tree;
-    // oxlint-disable-next-line unicorn/no-array-fill-with-reference-type -- the index is no array
-    index.fill({ head, checkpoint, headers, entries: built.items });
+    await index.fillGradually({ head, checkpoint, headers, entries: built.items });
     this.#step("filled");
     const restore = { ...marker.restore, phase: "placing" as const, names: base.names() };
     const placing = { ...marker, position: head.position, restore };

@@ -102,9 +102,7 @@ export class Staging implements Disposable {
 
   /** Makes a file of content that is in hand. Returns false, and leaves nothing, where it is not that of `entry`. */
   writeNow(entry: FileEntry, pieces: readonly Uint8Array[]): boolean {
-    const hasher = new Bun.CryptoHasher("sha256");
-    for (const piece of pieces) hasher.update(piece);
-    if (hasher.digest("hex") !== entry.sha256) return false;
+    if (hashOfPieces(pieces) !== entry.sha256) return false;
     const { dir, name } = this.#place(entry.path);
     const fd = dir.create(name, 0o600);
     try {
@@ -298,6 +296,15 @@ function statOrMissing(dir: Dir, name: string): BigIntStats | undefined {
     if (isVolumeError(error, "missing")) return undefined;
     throw error;
   }
+}
+
+function hashOfPieces(pieces: readonly Uint8Array[]): string {
+  const [only] = pieces;
+  // One call and no object where there is one piece, as nearly always.
+  if (only && pieces.length === 1) return Bun.CryptoHasher.hash("sha256", only, "hex");
+  const hasher = new Bun.CryptoHasher("sha256");
+  for (const piece of pieces) hasher.update(piece);
+  return hasher.digest("hex");
 }
 
 /** The hash of the first `size` bytes of an open file, and of one more if there is one. */

@@ -1,4 +1,4 @@
-import { expect, test } from "bun:test";
+import { expect, setDefaultTimeout, test } from "bun:test";
 import {
   existsSync,
   mkdirSync,
@@ -26,6 +26,9 @@ import { pseudoRandom } from "../support/odd-tree.ts";
 import { tempDir } from "../support/temp-dir.ts";
 import { describeTree } from "../support/tree.ts";
 import { until } from "../support/until.ts";
+
+// The machine may be busy.
+setDefaultTimeout(60_000);
 
 const OURS = { skip: [".sidecar", "lost+found"] };
 const AWAY: FaultScript = () => ({ fail: "unavailable" });

@@ -1,4 +1,4 @@
-import { expect, test } from "bun:test";
+import { expect, setDefaultTimeout, test } from "bun:test";
 
 import { keys, type Entry } from "../../src/backup/format.ts";
 import {
@@ -12,6 +12,9 @@ import { olderVersions } from "../../src/backup/salvage.ts";
 import { FaultyStore, flipBit } from "../support/faulty-store.ts";
 import { HistoryWriter } from "../support/history.ts";
 import { MemoryStore } from "../support/memory-store.ts";
+
+// The machine may be busy.
+setDefaultTimeout(60_000);
 
 function link(path: string, target: string): Entry {
   return { type: "symlink", path, target, mtimeNs: "0" };

@@ -1,11 +1,12 @@
 import { Database } from "bun:sqlite";
 import { expect, setDefaultTimeout, test } from "bun:test";
-import { copyFileSync, writeFileSync } from "node:fs";
+import { copyFileSync, readdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 
 import type { CommitHeader, Entry } from "../../src/backup/format.ts";
 import { IndexError } from "../../src/backup/index-schema.ts";
 import { Index, type IndexedEntry } from "../../src/backup/index.ts";
+import { UNRESTORED } from "../../src/backup/stamp.ts";
 import { tempDir } from "../support/temp-dir.ts";
 
 // The machine may be busy.
@@ -226,3 +227,58 @@ test("Index made by a newer sidecar is refused", () => {
   copyFileSync(path, `${path}.before`);
   expect(() => new Index(path)).toThrow("start the newer image again");
 });
+
+test("Index filled gradually is the same as filled at once, and as before where that fails", async () => {
+  using dir = tempDir();
+  const tree = {
+    head: { position: 7, id: "commit-7", time: 1_007 },
+    checkpoint: { position: 5, time: 1_005 },
+    headers: [header(6), header(7)],
+    entries: Array.from({ length: 350 }, (_, n) => item(`folder/${n}`)),
+  };
+  using whole = new Index(join(dir.path, "whole"));
+  using gradual = new Index(join(dir.path, "gradual"));
+  // oxlint-disable-next-line unicorn/no-array-fill-with-reference-type -- this is no array
+  whole.fill(tree);
+  await gradual.fillGradually(tree);
+  expect([...gradual.all()]).toEqual([...whole.all()]);
+  expect(gradual.head()).toEqual(whole.head());
+  expect(gradual.headersAfter(5)).toEqual([header(6), header(7)]);
+  function* failing() {
+    yield item("first");
+    throw new Error("the disk is gone");
+  }
+  await expect(gradual.fillGradually({ ...tree, entries: failing() })).rejects.toThrow("gone");
+  expect([...gradual.all()]).toEqual([...whole.all()]);
+});
+
+test("Index does not rely on the content of what could not be restored", async () => {
+  using index = new Index(":memory:");
+  const lost = item("lost", { stamp: UNRESTORED });
+  await index.fillGradually({
+    head: undefined,
+    checkpoint: undefined,
+    headers: [],
+    entries: [lost, item("a/b")],
+  });
+  expect(index.unrestored()).toEqual(["lost"]);
+  expect(index.get("lost")).toEqual(lost);
+  expect(index.locate(hashOf(lost))).toBeUndefined();
+  expect(index.locate(hashOf(item("a/b")))).toBeDefined();
+});
+
+test("Index leaves nothing open when it is closed", async () => {
+  using dir = tempDir();
+  {
+    using index = new Index(join(dir.path, "index"));
+    const entries = [item("a")];
+    await index.fillGradually({ head: undefined, checkpoint: undefined, headers: [], entries });
+    index.head();
+    index.children("");
+  }
+  expect(readdirSync(dir.path)).toEqual(["index"]);
+});
+
+function hashOf({ entry }: IndexedEntry): string {
+  return entry.type === "file" ? entry.sha256 : "";
+}

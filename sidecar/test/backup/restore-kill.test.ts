@@ -1,4 +1,4 @@
-import { expect, test } from "bun:test";
+import { expect, setDefaultTimeout, test } from "bun:test";
 import { mkdirSync, readdirSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 
@@ -9,6 +9,9 @@ import { HistoryWriter } from "../support/history.ts";
 import { makeOddTree, pseudoRandom } from "../support/odd-tree.ts";
 import { tempDir } from "../support/temp-dir.ts";
 import { describeTree } from "../support/tree.ts";
+
+// The machine may be busy.
+setDefaultTimeout(60_000);
 
 const CHILD = join(import.meta.dir, "../fixtures/boot-child.ts");
 const OURS = { skip: [".sidecar", "lost+found"] };
