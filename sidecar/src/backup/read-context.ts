@@ -1,9 +1,10 @@
 import { closeSync, statfsSync } from "node:fs";
 
 import type { Clock } from "../platform/clock.ts";
+import { TEMP_PREFIX } from "../volume/atomic.ts";
 import type { Dir, Owner } from "../volume/dir.ts";
 import { OWN_FOLDER } from "../volume/marker.ts";
-import type { Place, Root } from "../volume/root.ts";
+import { Root, type Place } from "../volume/root.ts";
 import type { Extent } from "./format.ts";
 import type { Ignore } from "./ignore.ts";
 import type { IndexedEntry } from "./index.ts";
@@ -15,8 +16,9 @@ const STAGING = `${OWN_FOLDER}/staging`;
 /** A folder is kept open for as long as reading the paths in it, one after the other, may take. */
 const FOLDER_MS = 50;
 const MAX_FILE_BYTES = 2 * 1024 ** 3;
+const ELSEWHERE = "/tmp";
 /** Room that a private copy must leave on the volume. */
-const RESERVE_BYTES = 128 * 1024 ** 2;
+const RESERVE_BYTES = 64 * 1024 ** 2;
 const CHECK_EVERY_MS = 3_600_000;
 /** A database gets at most this share of a core. Source: backup.md, "Read consistently". */
 const DATABASE_SHARE = 0.05;
@@ -77,7 +79,7 @@ export class ReadContext implements Disposable {
       root: this.root,
       clock: this.clock,
       agent: options.agent,
-      createStaging: () => this.createStaging(),
+      createStaging: (sizeBytes) => this.createStaging(sizeBytes),
       hasRoom: (sizeBytes) => this.hasRoom(sizeBytes),
     });
   }
@@ -162,14 +164,19 @@ export class ReadContext implements Disposable {
 
   /** True if the volume has room for a private copy of this size. */
   hasRoom(sizeBytes: number): boolean {
-    const { bavail, bsize } = statfsSync(this.root.path);
-    return bavail * bsize >= sizeBytes + RESERVE_BYTES;
+    return freeBytes(this.root.path) >= sizeBytes + RESERVE_BYTES;
   }
 
-  /** A new file without a name on the volume, open for reading and writing. The caller closes it. */
-  createStaging(): number {
-    using dir = this.root.dir(STAGING, { links: "refuse", create: { mode: 0o700 } });
-    const name = crypto.randomUUID();
+  /**
+   * A new file without a name, open for reading and writing; the caller closes it. It is on the volume, or, where that
+   * has no room for `sizeBytes`, on the machine's own disk: a full volume is when a backup is needed.
+   */
+  createStaging(sizeBytes: number): number {
+    const isElsewhere = !this.hasRoom(sizeBytes) && freeBytes(ELSEWHERE) >= sizeBytes;
+    using folder = isElsewhere ? new Root(ELSEWHERE) : undefined;
+    using dir =
+      folder?.dir("") ?? this.root.dir(STAGING, { links: "refuse", create: { mode: 0o700 } });
+    const name = `${TEMP_PREFIX}${crypto.randomUUID()}`;
     const fd = dir.create(name, 0o600);
     try {
       dir.unlink(name);
@@ -184,6 +191,11 @@ export class ReadContext implements Disposable {
     const open = this.#folder;
     return open !== undefined && open.dir.path === folder && now - open.since <= FOLDER_MS;
   }
+}
+
+function freeBytes(path: string): number {
+  const { bavail, bsize } = statfsSync(path);
+  return bavail * bsize;
 }
 
 /** Where a path is read. */

@@ -149,7 +149,7 @@ async function readPlain(opened: Opened, context: ReadContext): Promise<Reading>
 async function readCopy(opened: Opened, context: ReadContext): Promise<Reading> {
   const { path, open, before, stamp } = opened;
   const racy = isRacy(context, before);
-  using copy = new OpenFile(context.createStaging());
+  using copy = new OpenFile(context.createStaging(Number(before.size)));
   const read = await hashOf(open.fd, Number(before.size), (chunk) => copy.write(chunk));
   const again = stampOf(open.stat()) !== stamp;
   context.setRestless(path, again);

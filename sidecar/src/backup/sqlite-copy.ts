@@ -46,8 +46,8 @@ export interface DatabaseCopierOptions {
   readonly clock: Clock;
   /** The user that opens the databases, so that no file SQLite makes beside one belongs to anybody else. */
   readonly agent?: Owner | undefined;
-  /** Makes a private file without a name. */
-  readonly createStaging: () => number;
+  /** Makes a private file without a name, where so many bytes have room. */
+  readonly createStaging: (sizeBytes: number) => number;
   /** True if the volume has room for a copy of so many bytes. */
   readonly hasRoom: (sizeBytes: number) => boolean;
 }
@@ -147,10 +147,10 @@ export class DatabaseCopier implements Disposable {
     const { root, agent, createStaging, hasRoom } = this.#options;
     const { before, log, check } = request;
     const sizeBytes = sizeOf(before, log);
-    if (!hasRoom(sizeBytes)) return lost("the volume has no room for a copy");
     const isLarge = sizeBytes > SERIALIZE_BYTES;
+    if (isLarge && !hasRoom(sizeBytes)) return lost("the volume has no room for a copy");
     using large = isLarge ? new CopyFolder(root, agent) : undefined;
-    using output = new OpenFile(createStaging());
+    using output = new OpenFile(createStaging(isLarge ? 0 : sizeBytes));
     const answer = await this.#process.ask({
       job: {
         name: source.name,

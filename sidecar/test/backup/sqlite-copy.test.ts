@@ -479,6 +479,29 @@ test("the process that reads databases sees none of our environment", async () =
   expect(await reading).toMatchObject({ kind: "skipped", reason: "busy_database" });
 });
 
+test("readPath reads a database on a volume that is full", () => {
+  using dir = tempDir();
+  const modules = join(import.meta.dir, "../../src");
+  const script = `
+    import { Database } from "bun:sqlite"; import { writeFileSync } from "node:fs";
+    const load = (name) => import(${JSON.stringify(modules)} + "/" + name);
+    const { ReadContext } = await load("backup/read-context.ts"), { readPath } = await load("backup/reader.ts");
+    const { Index } = await load("backup/index.ts"), { Root } = await load("volume/root.ts");
+    const { createIgnore } = await load("backup/ignore.ts"), { systemClock: clock } = await load("platform/clock.ts");
+    const path = ${JSON.stringify(dir.path)};
+    const db = new Database(path + "/x.db", { create: true });
+    db.run("CREATE TABLE t (x)"); db.run("INSERT INTO t VALUES (zeroblob(500000))");
+    try { writeFileSync(path + "/fill", Buffer.alloc(3_000_000)); } catch {}
+    const context = new ReadContext({ root: new Root(path), index: new Index(":memory:"), ignore: createIgnore(), clock });
+    const { kind, message, item } = await readPath("x.db", context);
+    console.log(kind, message ?? item.entry.sqlite);`;
+  const mounted = `mount -t tmpfs -o size=2m none "${dir.path}" && exec "$0" -e "$1"`;
+  const child = Bun.spawnSync(["unshare", "-Urm", "sh", "-c", mounted, process.execPath, script]);
+  // Where a user may make no namespace of its own, there is no small volume to fill.
+  if (/unshare|mount/.test(child.stderr.toString())) return;
+  expect(child.stdout.toString() + child.stderr.toString()).toBe("changed true\n");
+});
+
 test("cleanCopies removes what a killed process left, and follows no link", async () => {
   using data = volume();
   using outside = tempDir();
