@@ -6,6 +6,7 @@ import { fileURLToPath } from "node:url";
 import { canBecomeRoot, runAgainAsRoot } from "./gate/as-root.mjs";
 import { parseJunit } from "./gate/junit.mjs";
 import { Processes } from "./gate/processes.mjs";
+import { makeReachable } from "./gate/reachable.mjs";
 import { startS3 } from "./gate/s3.mjs";
 import { STEPS } from "./gate/steps.mjs";
 import { installPackages } from "./install/apt.mjs";
@@ -34,6 +35,7 @@ const processes = new Processes();
 const stopped = new AbortController();
 const total = { passed: 0, failed: 0 };
 let stopS3 = async () => {};
+const atExit = [];
 let finished = false;
 
 const limit = setTimeout(() => {
@@ -46,7 +48,10 @@ for (const name of ["SIGINT", "SIGTERM", "SIGHUP"]) {
     stop();
   });
 }
-process.on("exit", () => processes.end());
+process.on("exit", () => {
+  processes.end();
+  for (const remove of atExit) remove();
+});
 
 const args = process.argv.slice(2);
 if (args.includes("--help")) {
@@ -136,20 +141,20 @@ async function runTests(files, { bun, env }) {
   if (files.length === 0) throw new InstallError("Cannot run any test: no test file matches");
   if (finished) return;
   const folder = mkdtempSync(join(tmpdir(), "sidecar-report-"));
+  const clone = makeReachable(root);
+  atExit.push(() => rmSync(folder, { recursive: true, force: true }), clone.end);
   const report = join(folder, "report.xml");
-  try {
-    const paths = files.map((file) => `./${file}`);
-    const options = ["--reporter=junit", `--reporter-outfile=${report}`];
-    const { done } = processes.start(bun, ["test", ...options, ...paths], {
-      cwd: root,
-      env,
-      stdio: ["ignore", "inherit", "inherit"],
-    });
-    const { code } = await done;
-    if (!finished) addReport(readIfThere(report), { code, files });
-  } finally {
-    rmSync(folder, { recursive: true, force: true });
-  }
+  const options = ["--reporter=junit", `--reporter-outfile=${report}`];
+  const paths = files.map((file) => `./${file}`);
+  const there = (text) => text.replaceAll(`${root}/`, `${clone.root}/`);
+  const [program, ...given] = clone.wrap([there(bun), "test", ...options, ...paths]);
+  const { done } = processes.start(program, given, {
+    cwd: root,
+    env: Object.fromEntries(Object.entries(env).map(([name, value]) => [name, there(value)])),
+    stdio: ["ignore", "inherit", "inherit"],
+  });
+  const { code } = await done;
+  if (!finished) addReport(readIfThere(report), { code, files });
 }
 
 function addReport(xml, { code, files }) {

@@ -3,6 +3,7 @@ import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from "
 import { homedir } from "node:os";
 import { join } from "node:path";
 
+import { npm } from "../install/npm.mjs";
 import { findProgram, InstallError, say } from "../install/step.mjs";
 import { CADDY_IMAGE, makeBaseImages, NODE_IMAGE } from "./base-images.mjs";
 import { Buildah } from "./buildah.mjs";
@@ -52,7 +53,7 @@ export async function buildImage(root, { machine, signal }) {
     ["--build-arg", `NODE_IMAGE=${NODE_IMAGE}`, "--build-arg", `CADDY_IMAGE=${CADDY_IMAGE}`],
     // What npm and apt need here to reach the network: certificates and npm's own settings.
     ["--volume", `${CERTIFICATES}:${CERTIFICATES}:ro`],
-    ["--secret", `id=npmrc,src=${writeNpmrc(root)}`],
+    ["--secret", `id=npmrc,src=${await writeNpmrc(root, signal)}`],
     buildah.layered ? ["--layers"] : [],
     ["--tag", IMAGE, "--file", "container/Dockerfile", "."],
   ];
@@ -62,11 +63,16 @@ export async function buildImage(root, { machine, signal }) {
   return buildah;
 }
 
-function writeNpmrc(root) {
+async function writeNpmrc(root, signal) {
   const own = join(process.env.HOME ?? homedir(), ".npmrc");
   const path = join(root, ".local/image/npmrc");
+  const registry = await npm(["config", "get", "registry"], {
+    what: "ask npm for its registry",
+    signal,
+  });
   const lines = [
     existsSync(own) ? readFileSync(own, "utf8") : "",
+    `registry=${registry.trim()}`,
     `cafile=${CERTIFICATES}/ca-certificates.crt`,
   ];
   writeFileSync(path, `${lines.join("\n")}\n`, { mode: 0o600 });

@@ -99,7 +99,7 @@ interface Booted extends AsyncDisposable {
 async function boot(volume: string, env: Readonly<Record<string, string>>): Promise<Booted> {
   const names = Object.keys(env).flatMap((name) => ["--env", name]);
   const child = Bun.spawn(["node", BOOT, "--volume", volume, ...names], {
-    env: { PATH: process.env["PATH"], HOME: process.env["HOME"], ...env },
+    env: { ...process.env, ...env },
     stdout: "pipe",
     stderr: "inherit",
   });
