@@ -19,7 +19,7 @@ const COMMIT_MEMBER = ".commit.json";
 
 /**
  * A commit's tar is never larger than this, compressed or not: what reading one can cost in memory, whatever it claims.
- * A batch of 16 MiB of contents and 20,000 entries stays far below.
+ * A batch of 8 MiB of contents and 20,000 entries stays far below.
  */
 export const MAX_COMMIT_BYTES = 128 * 1024 * 1024;
 

@@ -1,9 +1,17 @@
-import type { Logger } from "../platform/log.ts";
-import { writeFileAtomic } from "../volume/atomic.ts";
-import type { Root } from "../volume/root.ts";
+import { closeSync, fsync, writeSync } from "node:fs";
+import { promisify } from "node:util";
 
-/** At the top of the volume, for people; never backed up. */
-const NAME = ".last-sync";
+import type { Logger } from "../platform/log.ts";
+import { TEMP_PREFIX } from "../volume/atomic.ts";
+import type { Dir } from "../volume/dir.ts";
+import type { Root } from "../volume/root.ts";
+import { isVolumeError } from "../volume/volume-error.ts";
+import { LAST_SYNC } from "./ignore.ts";
+
+/** Always the same one: a machine that is killed often must not litter the volume. */
+const TEMP = `${TEMP_PREFIX}last-sync`;
+
+const fsyncLater = promisify(fsync);
 
 export interface LastSync {
   /** Resolves when the file says so, or cannot be written: nothing depends on it. */
@@ -15,10 +23,9 @@ export function lastSyncFile(root: Root, log: Logger): LastSync {
   let failing = false;
   return {
     async write({ position, time }) {
-      const text = `${new Date(time).toISOString()} position ${position}\n`;
       try {
-        using place = root.place(NAME);
-        await writeFileAtomic(place, new TextEncoder().encode(text));
+        using top = root.dir("");
+        await replace(top, `${new Date(time).toISOString()} position ${position}\n`);
         failing = false;
       } catch (error) {
         if (!failing) log.warn({ error }, "Cannot write the time of the last commit");
@@ -26,4 +33,20 @@ export function lastSyncFile(root: Root, log: Logger): LastSync {
       }
     },
   };
+}
+
+async function replace(top: Dir, text: string): Promise<void> {
+  try {
+    top.unlink(TEMP);
+  } catch (error) {
+    if (!isVolumeError(error, "missing")) throw error;
+  }
+  const fd = top.create(TEMP, 0o644);
+  try {
+    writeSync(fd, text);
+    await fsyncLater(fd);
+  } finally {
+    closeSync(fd);
+  }
+  top.rename(TEMP, top, LAST_SYNC);
 }

@@ -10,7 +10,7 @@ import { tempDir } from "../support/temp-dir.ts";
 import { describeTree } from "../support/tree.ts";
 
 const MAIN = join(import.meta.dir, "../fixtures/replicator-main.ts");
-const SKIP = { skip: [".sidecar", ".last-sync"] };
+const SKIP = { skip: [".sidecar", ".last-sync", ".sidecar-tmp-last-sync"] };
 const POINTS: readonly Failpoint[] = [
   "blob-put",
   "attempt-saved",
