@@ -1,10 +1,10 @@
 import { fileURLToPath } from "node:url";
 
 import type { Clock } from "../platform/clock.ts";
+import { DeferredStore } from "./deferred.ts";
 import { DirectoryStore } from "./directory.ts";
 import { PrefixedStore } from "./prefixed.ts";
 import type { CredentialsProvider } from "./s3-settings.ts";
-import { S3Store } from "./s3.ts";
 import type { Store } from "./store.ts";
 
 export interface OpenStoreOptions {
@@ -29,7 +29,11 @@ export function openStore(options: OpenStoreOptions): Store {
 
   if (parsed.hostname === "") throw refused(url, "no bucket in it");
   if (!credentials) throw refused(url, "no credentials for it");
-  const store = new S3Store({ ...options, bucket: parsed.hostname, credentials });
+  const bucket = parsed.hostname;
+  const store = new DeferredStore(`s3://${bucket}`, async () => {
+    const { S3Store } = await import("./s3.ts");
+    return new S3Store({ ...options, bucket, credentials });
+  });
   const prefix = parsed.pathname.replace(/^\/+|\/+$/g, "");
   return prefix === "" ? store : new PrefixedStore(store, `${prefix}/`);
 }

@@ -25,7 +25,7 @@ function supervise(...specs: ServiceSpec[]) {
     log,
     redact: (line) => line.replaceAll("hush", "***"),
   });
-  const status = (name: string) => supervisor.statuses().find((one) => one.name === name);
+  const status = (name: string) => supervisor.measuredStatuses().find((one) => one.name === name);
   return {
     supervisor,
     log,
