@@ -1,4 +1,4 @@
-import { mkdirSync } from "node:fs";
+import { mkdirSync, readFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 
 import type { Subprocess } from "bun";
@@ -26,6 +26,7 @@ export class MachineProcess implements AsyncDisposable {
   /** Every line it printed, parsed; a line that is no JSON object is kept as {"raw": line}. */
   readonly lines: Record<string, unknown>[] = [];
   readonly #process: Subprocess<"ignore", "pipe", "pipe">;
+  readonly #wrapped: boolean;
   readonly #reading: Promise<unknown>;
 
   private constructor(
@@ -40,6 +41,7 @@ export class MachineProcess implements AsyncDisposable {
     this.ports = { sidecar, public: publicPort, gateway };
     this.dataDir = launch.env["DATA_DIR"] ?? join(folder, "data");
     this.token = launch.env["OPENCLAW_GATEWAY_TOKEN"] ?? "";
+    this.#wrapped = launch.wrapper.length > 0;
     this.#process = Bun.spawn([...launch.wrapper, process.execPath, MAIN], {
       env: launch.env,
       stdin: "ignore",
@@ -96,8 +98,11 @@ export class MachineProcess implements AsyncDisposable {
     });
   }
 
+  /** To the sidecar itself, where it runs in a namespace of its own as well. */
   signal(name: NodeJS.Signals): void {
-    this.#process.kill(name);
+    const { pid } = this.#process;
+    const inner = this.#wrapped ? readFileSync(`/proc/${pid}/task/${pid}/children`, "utf8") : "";
+    process.kill(inner === "" ? pid : Number(inner.split(" ")[0]), name);
   }
 
   /** A request to the sidecar itself, with the token. */
