@@ -7,7 +7,7 @@ import type { Part } from "../parts.ts";
 import type { Clock } from "../platform/clock.ts";
 import { identifyMachine, type MachineIdentity } from "../platform/fly.ts";
 import type { Logger } from "../platform/log.ts";
-import { Server } from "../server.ts";
+import { Server } from "../server/server.ts";
 import type { CountingStore } from "../store/counting.ts";
 import type { Exit, ServiceStatus } from "../supervisor/spec.ts";
 import { Watchdog } from "../supervisor/watchdog.ts";
@@ -16,7 +16,7 @@ import { Root } from "../volume/root.ts";
 import { Children } from "./children.ts";
 import { Disk } from "./disk.ts";
 import { furnish } from "./furnish.ts";
-import { machineApp } from "./machine-app.ts";
+import { machineApps } from "./machine-app.ts";
 import { machineReport } from "./machine-report.ts";
 import { machineServices } from "./services.ts";
 import { Status } from "./status.ts";
@@ -211,7 +211,7 @@ export class Assembly {
 
   #makeParts(): Record<PartName, Part> {
     const { config, clock, log } = this.#options;
-    const app = machineApp({
+    const apps = machineApps({
       config,
       health: {
         readiness: () => this.#status.readiness(),
@@ -227,15 +227,21 @@ export class Assembly {
       clock,
       log,
     });
-    const server = new Server({ app, port: config.ports.sidecar, log });
+    const server = new Server({ app: apps.outside, listen: { port: config.ports.sidecar }, log });
+    const local = new Server({ app: apps.local, listen: { socket: config.socket }, log });
     return {
       server: {
         name: "server",
         start: async (signal) => {
           await server.start(signal);
           this.#isServing = true;
+          await local.start(signal).catch((error: unknown) => {
+            log.warn({ error }, "No local socket: commands on this machine need the token");
+          });
         },
-        stop: (signal) => server.stop(signal),
+        stop: async (signal) => {
+          await Promise.all([server.stop(signal), local.stop(signal)]);
+        },
       },
       heartbeat: {
         name: "heartbeat",

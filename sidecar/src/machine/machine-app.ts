@@ -45,8 +45,15 @@ export interface MachineAppOptions {
   readonly log: Logger;
 }
 
+export interface MachineApps {
+  /** For whoever can reach the port: most of it needs the token. */
+  readonly outside: Hono<AppEnv>;
+  /** The same for whoever can open the root-only socket. */
+  readonly local: Hono<AppEnv>;
+}
+
 /** Everything this machine answers over HTTP. */
-export function machineApp(options: MachineAppOptions): Hono<AppEnv> {
+export function machineApps(options: MachineAppOptions): MachineApps {
   const { config, health, volume, disk, owner, isStopping, onUse, clock, log } = options;
   const root = new Root(config.dataDir, { private: PRIVATE, aliases: ALIASES });
   const writable = (): Refusal | undefined => {
@@ -60,20 +67,24 @@ export function machineApp(options: MachineAppOptions): Hono<AppEnv> {
   const files = new Hono();
   files.use(onlyWhenReadable(volume, onUse));
   files.route("/", createFilesRoutes({ root, clock, owner, writable }));
-  return createApp({
-    auth: createAuth({
-      token: config.token,
-      signingSecret: config.signingSecret,
-      user: config.userId,
-      clock,
-    }),
+  const auth = createAuth({
+    token: config.token,
+    signingSecret: config.signingSecret,
+    user: config.userId,
+    clock,
+  });
+  const shared = {
     files,
     machine: createMachineRoutes(health),
     publicRoutes: [createProbeRoutes(health)],
     corsOrigins: config.dashboardOrigins,
     log: log.child({ part: "server" }),
     clock,
-  });
+  };
+  return {
+    outside: createApp({ ...shared, auth }),
+    local: createApp({ ...shared, auth: (_, next) => next() }),
+  };
 }
 
 /** A volume that is not whole yet, or not this user's, is shown to nobody. */

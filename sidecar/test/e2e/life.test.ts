@@ -377,3 +377,19 @@ test(
   },
   LIMIT_MS,
 );
+
+test(
+  "root on the machine needs no token: the local socket answers what the port refuses",
+  async () => {
+    using folder = tempDir();
+    await using machine = await MachineProcess.start({ folder: folder.path });
+    await machine.untilReady();
+    const refused = await fetch(`http://127.0.0.1:${machine.ports.sidecar}/machine/status`);
+    expect(refused.status).toBe(401);
+    const answered = await fetch("http://localhost/machine/status", {
+      unix: join(folder.path, "sidecar.sock"),
+    });
+    expect(await answered.json()).toMatchObject({ v: 1, state: "ready" });
+  },
+  LIMIT_MS,
+);

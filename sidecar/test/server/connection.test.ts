@@ -1,10 +1,10 @@
 import { expect, test } from "bun:test";
-import { readFileSync, readdirSync, writeFileSync } from "node:fs";
+import { lstatSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
 import { connect } from "node:net";
 import { join } from "node:path";
 
 import type { FilesOptions } from "../../src/files/routes.ts";
-import { Server } from "../../src/server.ts";
+import { Server } from "../../src/server/server.ts";
 import { capturedLog } from "../support/captured-log.ts";
 import { filesApp, filesVolume, TOKEN, type FilesVolume } from "../support/files-volume.ts";
 import { until } from "../support/until.ts";
@@ -21,8 +21,7 @@ async function serve(
   const { idleTimeoutS, ...files } = options;
   const server = new Server({
     app: filesApp(volume, files).app,
-    port: 0,
-    hostname: "127.0.0.1",
+    listen: { port: 0, hostname: "127.0.0.1" },
     log: capturedLog(),
     ...(idleTimeoutS === undefined ? {} : { idleTimeoutS }),
   });
@@ -271,8 +270,7 @@ test("a port that is taken is said so", async () => {
   const other = Bun.listen({ hostname: "127.0.0.1", port: 0, socket: { data() {} } });
   const server = new Server({
     app: filesApp(volume).app,
-    port: other.port,
-    hostname: "127.0.0.1",
+    listen: { port: other.port, hostname: "127.0.0.1" },
     log: capturedLog(),
   });
   try {
@@ -281,6 +279,24 @@ test("a port that is taken is said so", async () => {
     );
   } finally {
     other.stop(true);
+  }
+}, 30_000);
+
+test("a socket is for its owner alone, answers, and takes the place of one that a killed life left", async () => {
+  using volume = filesVolume();
+  const socket = join(volume.path, "machine.sock");
+  for (let life = 0; life < 2; life += 1) {
+    const server = new Server({
+      app: filesApp(volume).app,
+      listen: { socket },
+      log: capturedLog(),
+    });
+    await server.start(AbortSignal.timeout(1_000));
+    expect(lstatSync(socket).mode & 0o777).toBe(0o600);
+    const answer = await fetch("http://localhost/health", { unix: socket });
+    expect(answer.status).toBe(200);
+    // The second life finds the file, as after a SIGKILL.
+    if (life === 1) await server.stop(AbortSignal.abort());
   }
 }, 30_000);
 
