@@ -1,4 +1,4 @@
-import { rmSync } from "node:fs";
+import { lstatSync, rmSync } from "node:fs";
 
 import { isStoreError } from "../store/store.ts";
 import { isCodecError } from "./codec-error.ts";
@@ -13,8 +13,14 @@ import {
 import { IndexError, asIndexError } from "./index-schema.ts";
 import { Index, type IndexedEntry } from "./index.ts";
 
+/** Of the database and of what SQLite keeps beside it. */
+const SUFFIXES = ["", "-wal", "-shm", "-journal"];
+
 /** Opens the index, in place of one that is damaged a new one. Throws IndexError `newer`. */
 export function openOrReplaceIndex(path: string): Index {
+  // SQLite would follow a link that somebody left there before the folder was ours.
+  const files = SUFFIXES.map((suffix) => lstatSync(path + suffix, { throwIfNoEntry: false }));
+  if (!files[0] || files.some((file) => file?.isFile() === false)) removeIndex(path);
   try {
     return checked(path);
   } catch (error) {
@@ -26,7 +32,9 @@ export function openOrReplaceIndex(path: string): Index {
 
 /** What an index said of another history must not be believed of this one. */
 export function removeIndex(path: string): void {
-  for (const suffix of ["", "-wal", "-shm", "-journal"]) rmSync(path + suffix, { force: true });
+  for (const suffix of SUFFIXES) {
+    rmSync(path + suffix, { force: true, recursive: true });
+  }
 }
 
 /** Fills the index with the tree at a position of the history. No entry has a stamp: the next scan hashes the disk, and sends only what differs. */

@@ -7,9 +7,9 @@ type Members = ReadonlyMap<string, Uint8Array>;
 /** Decoded commits and parts are kept up to this many bytes of contents, the one used last always. */
 const CACHE_BYTES = 16 * 1024 * 1024;
 /** A slice of a blob up to this size is fetched as a whole, a larger one streamed. */
-const WHOLE_BYTES = 1024 * 1024;
+export const WHOLE_BYTES = 1024 * 1024;
 /** Such buffers do not make Bun collect any sooner: left to itself, a restore holds dozens of them that nobody needs. */
-const LARGE_PACK_BYTES = 2 * 1024 * 1024;
+const COLLECT_BYTES = 8 * 1024 * 1024;
 /** Commits that are decoded at the same time: each may take many times its size. */
 const DECODING = 1;
 
@@ -24,6 +24,7 @@ export class Contents {
   readonly #loading = new Map<string, Promise<Members>>();
   readonly #gate = new Gate(DECODING);
   #bytes = 0;
+  #decoded = 0;
 
   constructor(store: StoreReads, options: { readonly signal?: AbortSignal | undefined } = {}) {
     this.#store = store;
@@ -98,7 +99,11 @@ export class Contents {
   async #load(key: string): Promise<Members> {
     const bytes = await this.#store.get(key, { signal: this.#signal });
     const members = await decodeMembers(bytes, { key });
-    if (bytes.length > LARGE_PACK_BYTES) Bun.gc(true);
+    this.#decoded += bytes.length;
+    if (this.#decoded > COLLECT_BYTES) {
+      Bun.gc(true);
+      this.#decoded = 0;
+    }
     this.#keep(key, members);
     return members;
   }

@@ -3,7 +3,7 @@ import { isStoreError } from "../store/store.ts";
 import type { Root } from "../volume/root.ts";
 import { isVolumeError } from "../volume/volume-error.ts";
 import { isCodecError } from "./codec-error.ts";
-import type { Contents } from "./contents.ts";
+import { WHOLE_BYTES, type Contents } from "./contents.ts";
 import type { FileEntry } from "./format.ts";
 import { forEachParallel } from "./parallel.ts";
 import type { PlannedFile } from "./restore-plan.ts";
@@ -84,7 +84,12 @@ async function fetchContent(
 ): Promise<FailedFile["reason"] | undefined> {
   for (let tries = 1; ; tries += 1) {
     try {
-      return (await staging.write(entry, contents.read(entry))) ? undefined : "damaged";
+      const pieces = contents.read(entry);
+      const whole =
+        entry.size <= WHOLE_BYTES
+          ? staging.writeNow(entry, await Array.fromAsync(pieces))
+          : await staging.write(entry, pieces);
+      return whole ? undefined : "damaged";
     } catch (error) {
       signal?.throwIfAborted();
       if (isStoreError(error, "missing")) return "missing";

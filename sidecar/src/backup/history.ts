@@ -15,7 +15,7 @@ import { decodeManifest } from "./manifest.ts";
 /** So many commits are read at the same time, and at most so many compressed bytes of them, but at least one. */
 const WINDOW_COMMITS = 16;
 const WINDOW_BYTES = 8 * 1024 * 1024;
-const LARGE_WINDOW_BYTES = 2 * 1024 * 1024;
+const COLLECT_BYTES = 8 * 1024 * 1024;
 
 export type HistoryErrorKind =
   /** Something that must be there is not: a removal raced, or it is lost. Planning again may help. */
@@ -169,16 +169,20 @@ async function foldOnce(store: StoreReads, options: FoldOptions): Promise<Folded
 
   const headers: CommitHeader[] = [];
   let head = base.head;
+  let decoded = 0;
   for (const window of windowsOf(todo)) {
     signal?.throwIfAborted();
     // Decoded contents do not make Bun collect any sooner: left to itself, it would hold those of many windows.
-    if (window.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0) > LARGE_WINDOW_BYTES)
+    decoded += window.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
+    if (decoded > COLLECT_BYTES) {
       Bun.gc(true);
+      decoded = 0;
+    }
     const commits = await Promise.all(
       window.map(({ position }) => readCommit(store, position, { signal })),
     );
-    for (const decoded of commits) {
-      const { entries, deleted, ...header } = decoded.commit;
+    for (const read of commits) {
+      const { entries, deleted, ...header } = read.commit;
       if (head ? header.parent !== head.id : header.parent !== undefined) {
         throw new HistoryError(
           "broken",
@@ -188,7 +192,7 @@ async function foldOnce(store: StoreReads, options: FoldOptions): Promise<Folded
       base.tree.apply({ entries, deleted });
       headers.push(header);
       head = { position: header.position, id: header.id, time: header.time };
-      options.onCommit?.(decoded);
+      options.onCommit?.(read);
     }
   }
   if (!head) throw new HistoryError("unknown_position", `Cannot read position ${wanted}`);

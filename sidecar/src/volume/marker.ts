@@ -1,4 +1,12 @@
-import { closeSync, fstatSync, fsyncSync, readSync, writeSync } from "node:fs";
+import {
+  chmodSync,
+  chownSync,
+  closeSync,
+  fstatSync,
+  fsyncSync,
+  readSync,
+  writeSync,
+} from "node:fs";
 
 import { z } from "zod";
 
@@ -89,6 +97,7 @@ export function readMarker(root: Root): MarkerReading {
 export function writeMarker(root: Root, marker: Omit<Marker, "version">): void {
   using top = root.dir("", { links: "refuse" });
   using dir = root.dir(OWN_FOLDER, { links: "refuse", create: { mode: 0o700 } });
+  claim(dir);
   top.sync();
   try {
     dir.unlink(TEMPORARY);
@@ -138,6 +147,14 @@ export function isOurs(name: string): boolean {
     name === "lost+found" ||
     name === ".last-sync"
   );
+}
+
+/** On an older volume somebody else may have made a folder of this name. */
+function claim(dir: Dir): void {
+  const { uid, mode } = dir.stat();
+  const self = process.geteuid?.() ?? 0;
+  if (Number(uid) !== self) chownSync(dir.self, self, process.getegid?.() ?? 0);
+  if ((Number(mode) & 0o7777) !== 0o700) chmodSync(dir.self, 0o700);
 }
 
 function readText(dir: Dir): string {

@@ -2,6 +2,7 @@ import { expect, setDefaultTimeout, test } from "bun:test";
 import {
   existsSync,
   mkdirSync,
+  readFileSync,
   readdirSync,
   rmSync,
   symlinkSync,
@@ -305,6 +306,19 @@ test.each([
   const known = [...(outcome.index?.all() ?? [])].map(({ entry }) => entry.path);
   expect(known.sort()).toEqual([...tree.writer.entries.keys()].sort());
   expect(one.changes()?.gone).toEqual([]);
+});
+
+test("a link in the place of the index is not followed", async () => {
+  const store = new MemoryStore();
+  using tree = await committed(store);
+  using one = machine(store);
+  mkdirSync(`${one.path}/.sidecar`);
+  writeFileSync(`${tree.path}/victim`, "not to be touched");
+  symlinkSync(`${tree.path}/victim`, `${one.path}/.sidecar/index.sqlite`);
+  symlinkSync(`${tree.path}/made`, `${one.path}/.sidecar/index.sqlite-wal`);
+  expect(await one.boot()).toMatchObject({ state: "ready", position: 1 });
+  expect(readFileSync(`${tree.path}/victim`, "utf8")).toBe("not to be touched");
+  expect(existsSync(`${tree.path}/made`)).toBe(false);
 });
 
 test("a volume of another user is refused, with the backup on, off or away", async () => {

@@ -10,6 +10,8 @@ import {
   writeFileSync,
 } from "node:fs";
 
+import * as fc from "fast-check";
+
 import { keys, type Entry } from "../../src/backup/format.ts";
 import { Index } from "../../src/backup/index.ts";
 import type { Progress } from "../../src/backup/progress.ts";
@@ -20,6 +22,7 @@ import { systemClock } from "../../src/platform/clock.ts";
 import { DirectoryStore } from "../../src/store/directory.ts";
 import { readMarker } from "../../src/volume/marker.ts";
 import { Root } from "../../src/volume/root.ts";
+import { fileName } from "../support/backup-arbitraries.ts";
 import { FaultyStore, faultAt, flipBit } from "../support/faulty-store.ts";
 import { HistoryWriter } from "../support/history.ts";
 import { MemoryStore } from "../support/memory-store.ts";
@@ -536,4 +539,61 @@ function contentOf(bytes: Uint8Array, extents: readonly object[]): Partial<Entry
 async function unavailable(): Promise<Error> {
   const { StoreError } = await import("../../src/store/store.ts");
   return new StoreError("unavailable", "the line went dead");
+}
+
+const names = fc.oneof(
+  { weight: 3, arbitrary: fc.constantFrom("a", "b", "c") },
+  { weight: 1, arbitrary: fileName },
+);
+const nodes = fc.dictionary(
+  fc.array(names, { minLength: 1, maxLength: 4 }).map((parts) => parts.join("/")),
+  fc.oneof(
+    fc.record({ text: fc.string({ maxLength: 40 }), mode: fc.integer({ min: 0, max: 0o777 }) }),
+    fc.record({
+      target: fc.string({ minLength: 1, maxLength: 9 }).map((s) => `t${s.replaceAll("\0", "_")}`),
+    }),
+    fc.constant({}),
+  ),
+  { maxKeys: 12 },
+);
+
+test("whatever trees follow one another, the last one comes back", async () => {
+  await fc.assert(
+    fc.asyncProperty(fc.array(nodes, { minLength: 1, maxLength: 4 }), async (trees) => {
+      const store = new MemoryStore();
+      const history = new HistoryWriter(store);
+      let wanted = {};
+      for (const [at, spec] of trees.entries()) {
+        using tree = tempDir();
+        plant(tree.path, spec);
+        await history.commitTree(tree.path);
+        if (at % 2 === 1) await history.checkpoint();
+        wanted = describeTree(tree.path, OURS);
+      }
+      using target = volume(store);
+      const { unrestored } = await target.restore().run();
+      expect(unrestored).toEqual([]);
+      expect(describeTree(target.path, OURS)).toEqual(wanted);
+    }),
+    { numRuns: 40 },
+  );
+});
+
+/** Makes the files, links and folders of a specification, as far as they do not contradict each other. */
+function plant(
+  root: string,
+  spec: Readonly<Record<string, { text?: string; mode?: number; target?: string }>>,
+): void {
+  for (const [path, { text, mode, target }] of Object.entries(spec)) {
+    try {
+      mkdirSync(`${root}/${path}`.replace(/\/[^/]*$/, ""), { recursive: true });
+      if (text !== undefined)
+        writeFileSync(`${root}/${path}`, text, { flag: "wx", mode: mode ?? 0o644 });
+      else if (target !== undefined) symlinkSync(target, `${root}/${path}`);
+      else mkdirSync(`${root}/${path}`);
+    } catch (error) {
+      const { code = "" } = error as NodeJS.ErrnoException;
+      if (!["EEXIST", "ENOTDIR", "ELOOP", "ENOENT"].includes(code)) throw error;
+    }
+  }
 }

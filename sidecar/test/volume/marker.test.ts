@@ -1,5 +1,6 @@
 import { expect, test } from "bun:test";
 import {
+  chownSync,
   existsSync,
   mkdirSync,
   readFileSync,
@@ -35,6 +36,17 @@ test("a marker is read as it was written, with the fields of others kept", () =>
     later: { a: 1 },
   });
   expect(readdirSync(`${dir.path}/.sidecar`)).toEqual(["volume.json"]);
+});
+
+test("a folder of our name that others could enter becomes ours alone", () => {
+  using dir = tempDir();
+  using root = new Root(dir.path);
+  mkdirSync(`${dir.path}/.sidecar`, { mode: 0o777 });
+  const mine = process.geteuid?.() ?? 0;
+  if (mine === 0) chownSync(`${dir.path}/.sidecar`, 12_345, 12_345);
+  writeMarker(root, READY);
+  const { uid, mode } = statSync(`${dir.path}/.sidecar`);
+  expect([uid, mode & 0o7777]).toEqual([mine, 0o700]);
 });
 
 test("a marker that a crash left half written does not count and is replaced", () => {
