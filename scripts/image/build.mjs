@@ -42,19 +42,12 @@ export async function buildImage(root, { machine, signal }) {
   say("Building the image of container/Dockerfile");
   const args = [
     // Docker's format has a health check, the other has none.
-    [
-      "bud",
-      "--format=docker",
-      "--isolation=chroot",
-      "--network=host",
-      "--pull-never",
-      "--force-rm",
-    ],
+    ["bud", "--format=docker", "--isolation=chroot", "--network=host", "--pull-never"],
     ["--build-arg", `NODE_IMAGE=${NODE_IMAGE}`, "--build-arg", `CADDY_IMAGE=${CADDY_IMAGE}`],
     // What npm and apt need here to reach the network: certificates and npm's own settings.
     ["--volume", `${CERTIFICATES}:${CERTIFICATES}:ro`],
     ["--secret", `id=npmrc,src=${await writeNpmrc(root, signal)}`],
-    buildah.layered ? ["--layers"] : [],
+    buildah.layered ? ["--layers", "--force-rm"] : [],
     ["--tag", IMAGE, "--file", "container/Dockerfile", "."],
   ];
   await buildah.run(args.flat(), { what: "build the image", cwd: root });
