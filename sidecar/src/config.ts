@@ -36,7 +36,7 @@ export interface Config {
   readonly warnings: readonly string[];
 }
 
-export interface BackupConfig {
+interface BackupConfig {
   /** The store's root: s3://bucket[/prefix] or file:///path. */
   readonly url: string;
   readonly fence: boolean;

@@ -21,7 +21,7 @@ import type { Halt } from "./scans.ts";
 import { Watcher } from "./watcher.ts";
 
 /** Where the index of a volume is. */
-export function indexPath(root: Root): string {
+function indexPath(root: Root): string {
   return `${root.path}/${OWN_FOLDER}/index.sqlite`;
 }
 

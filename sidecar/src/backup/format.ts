@@ -21,7 +21,7 @@ const volumePath = z
   .refine((path) => !/^$|\0|(?:^|\/)(?:\.\.?)?(?:\/|$)/.test(path), "not a path below the volume");
 
 /** Bytes that stand somewhere in the store: `length` bytes from `offset` of a blob, or of the member `member` of a commit's or checkpoint's tar. */
-export const extentSchema = z.union([
+const extentSchema = z.union([
   z.looseObject({ blob: sha256, offset: z.int().min(0), length: z.int().min(0) }),
   z.looseObject({
     commit: z.int().min(1),
@@ -74,7 +74,7 @@ export type Entry = z.infer<typeof entrySchema>;
 export type FileEntry = Extract<Entry, { type: "file" }>;
 
 /** What identifies a commit, and what `log` shows of it. */
-export const commitHeaderSchema = z.looseObject({
+const commitHeaderSchema = z.looseObject({
   format: z.int().min(1),
   position: z.int().min(1),
   /** Random, new for each attempt to write a position: tells our own commit from another machine's. */

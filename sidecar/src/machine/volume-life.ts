@@ -9,6 +9,15 @@ import type { Logger } from "../platform/log.ts";
 import type { CountingStore } from "../store/counting.ts";
 import type { Owner } from "../volume/dir.ts";
 import type { Root } from "../volume/root.ts";
+import {
+  accessOf,
+  causesOf,
+  isRestoring,
+  restingState,
+  type Access,
+  type Phase,
+  type RestingState,
+} from "./volume-phase.ts";
 
 export interface VolumeLifeOptions {
   readonly root: Root;
@@ -34,20 +43,8 @@ export interface VolumeLifeOptions {
   readonly onChange: () => void;
 }
 
-/** What /files may do with the volume now. */
-export interface Access {
-  readonly read: boolean;
-  readonly write: boolean;
-  readonly code: "booting" | "restoring" | "waiting_for_store" | "fenced" | "halted" | "ok";
-  readonly message: string;
-}
-
-type Phase =
-  | { readonly kind: "booting"; readonly status: BootStatus }
-  | { readonly kind: "halted"; readonly halt: Halted }
-  /** The files are whole, and what the store holds is not known: nothing is committed. */
-  | { readonly kind: "unsettled"; readonly sinceMs: number }
-  | { readonly kind: "settled" };
+/** How often a restore that goes on is in the log. */
+const LOG_PROGRESS_MS = 5_000;
 
 const DECIDING: BootStatus = { state: "deciding", message: "Looking at the volume and the store" };
 
@@ -61,6 +58,7 @@ export class VolumeLife {
   #catchingUp: Promise<void> = Promise.resolve();
   #fenced: string | undefined;
   #progress: Progress | undefined;
+  #loggedAt = -Infinity;
 
   constructor(options: VolumeLifeOptions) {
     this.#options = options;
@@ -109,7 +107,7 @@ export class VolumeLife {
   }
 
   get isRestoring(): boolean {
-    return this.#phase.kind === "booting" && this.#phase.status.state === "restoring";
+    return isRestoring(this.#phase);
   }
 
   /** True where booting has come to a point where only a person or the store can help. */
@@ -125,29 +123,7 @@ export class VolumeLife {
   }
 
   get access(): Access {
-    const phase = this.#phase;
-    if (this.#fenced !== undefined) {
-      return { read: true, write: false, code: "fenced", message: this.#fenced };
-    }
-    switch (phase.kind) {
-      case "booting": {
-        const { state, message } = phase.status;
-        const code =
-          state === "restoring"
-            ? "restoring"
-            : state === "waiting"
-              ? "waiting_for_store"
-              : "booting";
-        return { read: false, write: false, code, message };
-      }
-      case "halted": {
-        const { kind, message } = phase.halt;
-        // Files that are whole and the user's own can at least be looked at.
-        return { read: kind === "diverged", write: false, code: "halted", message };
-      }
-      default:
-        return { read: true, write: true, code: "ok", message: "The backup has not begun yet" };
-    }
+    return accessOf(this.#phase, { fenced: this.#fenced, progress: this.progress });
   }
 
   /** Where the volume stands in its history, as far as it is known. */
@@ -161,13 +137,8 @@ export class VolumeLife {
   }
 
   /** The state of the backup where it does not run. */
-  get restingState(): "off" | "idle" | "restoring" | "halted" | "diverged" | "unreachable" {
-    const phase = this.#phase;
-    if (!this.#options.store) return "off";
-    if (phase.kind === "halted") return phase.halt.kind === "diverged" ? "diverged" : "halted";
-    if (phase.kind === "unsettled") return "unreachable";
-    if (phase.kind === "booting" && phase.status.state === "waiting") return "unreachable";
-    return this.isRestoring ? "restoring" : "idle";
+  get restingState(): RestingState {
+    return this.#options.store ? restingState(this.#phase) : "off";
   }
 
   /** Milliseconds since when nothing could be committed, for a volume whose store has not answered yet. */
@@ -177,17 +148,7 @@ export class VolumeLife {
   }
 
   causes(): Cause[] {
-    const causes: Cause[] = [];
-    const phase = this.#phase;
-    if (phase.kind === "halted") {
-      causes.push({ part: "volume", kind: phase.halt.kind, message: phase.halt.message });
-    } else if (phase.kind === "unsettled") {
-      const message =
-        "The store does not answer; the machine runs, and nothing is committed until it does";
-      causes.push({ part: "backup", kind: "unreachable", message });
-    } else if (phase.kind === "booting" && phase.status.state === "waiting") {
-      causes.push({ part: "volume", kind: "waiting_for_store", message: phase.status.message });
-    }
+    const causes = causesOf(this.#phase);
     const reason = this.#backup?.status().reason;
     if (reason) causes.push({ part: "backup", ...reason });
     const unrestored = this.#ready?.unrestored ?? [];
@@ -294,6 +255,11 @@ export class VolumeLife {
       },
       onProgress: (progress) => {
         this.#progress = progress;
+        const now = clock.monotonic();
+        if (now - this.#loggedAt >= LOG_PROGRESS_MS || progress.filesDone === progress.files) {
+          this.#loggedAt = now;
+          log.info({ ...progress }, "Files are coming back from the backup");
+        }
         onChange();
       },
       onEvent,

@@ -37,7 +37,7 @@ export function createLogger(options: LogOptions = {}): Logger {
 }
 
 /** Writes all of `line` to standard output, waiting out a full pipe for a moment; a reader that is gone is not our problem. */
-export function writeToStdout(line: string): void {
+function writeToStdout(line: string): void {
   const bytes = Buffer.from(line);
   let offset = 0;
   // A full pipe answers EAGAIN when the other side made it non-blocking; the bound keeps a stuck reader from stopping us.

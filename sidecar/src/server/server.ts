@@ -6,7 +6,7 @@ import type { Logger } from "../platform/log.ts";
 import type { AppEnv } from "./app-env.ts";
 
 /** Where a server listens. A socket is a file that its owner alone may use: whoever can connect is root. */
-export type Listen =
+type Listen =
   | {
       /** 0 takes any free port. */
       readonly port: number;

@@ -17,7 +17,7 @@ export const SIGNING_SECRET = "secret-of-the-signer";
 export const ORIGIN = "https://dashboard.example";
 
 /** The aliases of a machine, longest first or not. */
-export const ALIASES = [
+const ALIASES = [
   ["/home/node/.openclaw", "openclaw"],
   ["/home/node/.openclaw/workspace", "workspace"],
   ["/home/node/workspace", "workspace"],

@@ -3,7 +3,7 @@ import { join, resolve } from "node:path";
 
 import type { Subprocess } from "bun";
 
-import type { Report } from "../../src/health/report.ts";
+import { reportSchema, type Report } from "../../src/health/report.ts";
 import { freePorts } from "./free-ports.ts";
 import { until } from "./until.ts";
 
@@ -116,7 +116,7 @@ export class MachineProcess implements AsyncDisposable {
   }
 
   async report(): Promise<Report> {
-    return (await (await this.fetch("/machine/status")).json()) as Report;
+    return reportSchema.parse(await (await this.fetch("/machine/status")).json());
   }
 
   /** Waits until the report satisfies `condition`; fails early, with the last lines, when the machine exits. */

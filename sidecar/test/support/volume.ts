@@ -1,6 +1,5 @@
 import {
   mkdirSync,
-  readdirSync,
   rmSync,
   symlinkSync,
   utimesSync,
@@ -44,11 +43,6 @@ export function plantTree(folder: string): void {
   linkSync(join(folder, "plain.md"), join(folder, "hard.md"));
   utimesSync(join(folder, "run.sh"), 1_000_000_000.123, 1_000_000_000.456);
   utimesSync(join(folder, "empty"), 1_234_567_890, 1_234_567_890);
-}
-
-/** The top of the volume, for a message when something is missing. */
-export function topOf(dataDir: string): string {
-  return readdirSync(dataDir).join(" ");
 }
 
 function randomBytes(count: number): Uint8Array {

@@ -1,0 +1,76 @@
+import type { BootStatus, Halted } from "../backup/boot-outcome.ts";
+import { progressLine, type Progress } from "../backup/progress.ts";
+import type { Cause } from "../health/reasons.ts";
+
+/** What /files may do with the volume now. */
+export interface Access {
+  readonly read: boolean;
+  readonly write: boolean;
+  readonly code: "booting" | "restoring" | "waiting_for_store" | "fenced" | "halted" | "ok";
+  readonly message: string;
+}
+
+/** How far a volume has come. */
+export type Phase =
+  | { readonly kind: "booting"; readonly status: BootStatus }
+  | { readonly kind: "halted"; readonly halt: Halted }
+  /** The files are whole, and what the store holds is not known: nothing is committed. */
+  | { readonly kind: "unsettled"; readonly sinceMs: number }
+  | { readonly kind: "settled" };
+
+/** The state of a backup that is not running. */
+export type RestingState = "idle" | "restoring" | "halted" | "diverged" | "unreachable";
+
+export function isRestoring(phase: Phase): boolean {
+  return phase.kind === "booting" && phase.status.state === "restoring";
+}
+
+/** What a volume in this phase may be used for. A fenced one may be looked at, whatever its phase. */
+export function accessOf(
+  phase: Phase,
+  {
+    fenced,
+    progress,
+  }: { readonly fenced: string | undefined; readonly progress: Progress | undefined },
+): Access {
+  if (fenced !== undefined) return { read: true, write: false, code: "fenced", message: fenced };
+  switch (phase.kind) {
+    case "booting": {
+      const { state, message } = phase.status;
+      const code =
+        state === "restoring" ? "restoring" : state === "waiting" ? "waiting_for_store" : "booting";
+      const detail = progress ? `${message}: ${progressLine(progress)}` : message;
+      return { read: false, write: false, code, message: detail };
+    }
+    case "halted": {
+      const { kind, message } = phase.halt;
+      // Files that are whole and the user's own can at least be looked at.
+      return { read: kind === "diverged", write: false, code: "halted", message };
+    }
+    default:
+      return { read: true, write: true, code: "ok", message: "The backup has not begun yet" };
+  }
+}
+
+export function restingState(phase: Phase): RestingState {
+  if (phase.kind === "halted") return phase.halt.kind === "diverged" ? "diverged" : "halted";
+  if (phase.kind === "unsettled") return "unreachable";
+  if (phase.kind === "booting" && phase.status.state === "waiting") return "unreachable";
+  return isRestoring(phase) ? "restoring" : "idle";
+}
+
+/** What of this phase keeps the machine from being ready, beyond that it takes its time. */
+export function causesOf(phase: Phase): Cause[] {
+  if (phase.kind === "halted") {
+    return [{ part: "volume", kind: phase.halt.kind, message: phase.halt.message }];
+  }
+  if (phase.kind === "unsettled") {
+    const message =
+      "The store does not answer; the machine runs, and nothing is committed until it does";
+    return [{ part: "backup", kind: "unreachable", message }];
+  }
+  if (phase.kind === "booting" && phase.status.state === "waiting") {
+    return [{ part: "volume", kind: "waiting_for_store", message: phase.status.message }];
+  }
+  return [];
+}

@@ -1,0 +1,49 @@
+import { expect, test } from "bun:test";
+
+import { accessOf, causesOf, restingState, type Phase } from "../../src/machine/volume-phase.ts";
+
+const phases: Readonly<Record<string, Phase>> = {
+  deciding: { kind: "booting", status: { state: "deciding", message: "Looking" } },
+  waiting: { kind: "booting", status: { state: "waiting", message: "No answer" } },
+  restoring: { kind: "booting", status: { state: "restoring", message: "Bringing back" } },
+  diverged: {
+    kind: "halted",
+    halt: { state: "halted", kind: "diverged", message: "Two histories" },
+  },
+  stranger: { kind: "halted", halt: { state: "halted", kind: "wrong_user", message: "Not yours" } },
+  unsettled: { kind: "unsettled", sinceMs: 0 },
+  settled: { kind: "settled" },
+};
+
+test.each([
+  ["deciding", false, false, "booting", "idle", undefined],
+  ["waiting", false, false, "waiting_for_store", "unreachable", "waiting_for_store"],
+  ["restoring", false, false, "restoring", "restoring", undefined],
+  ["diverged", true, false, "halted", "diverged", "diverged"],
+  ["stranger", false, false, "halted", "halted", "wrong_user"],
+  ["unsettled", true, true, "ok", "unreachable", "unreachable"],
+  ["settled", true, true, "ok", "idle", undefined],
+] as const)("a volume that is %s: read %p, write %p", (name, read, write, code, state, cause) => {
+  const phase = phases[name] ?? { kind: "settled" };
+  expect(accessOf(phase, { fenced: undefined, progress: undefined })).toMatchObject({
+    read,
+    write,
+    code,
+  });
+  expect(restingState(phase)).toBe(state);
+  expect(causesOf(phase).map(({ kind }) => kind)).toEqual(cause === undefined ? [] : [cause]);
+});
+
+test("a fenced volume can be read and not written", () => {
+  const access = accessOf({ kind: "settled" }, { fenced: "Another machine", progress: undefined });
+  expect(access).toEqual({ read: true, write: false, code: "fenced", message: "Another machine" });
+});
+
+test("a volume that is coming back says how far it is", () => {
+  const progress = { files: 10, filesDone: 5, bytes: 2 ** 20, bytesDone: 2 ** 19, etaS: 3 };
+  const { message } = accessOf(phases["restoring"] ?? { kind: "settled" }, {
+    fenced: undefined,
+    progress,
+  });
+  expect(message).toBe("Bringing back: 5 of 10 files, 0.5 of 1.0 MiB, 3 s left");
+});
