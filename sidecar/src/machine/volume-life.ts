@@ -1,5 +1,5 @@
 import { Backup, treeEqualsIndex } from "../backup/backup.ts";
-import type { BootEvent, BootOutcome, BootStatus, Halted, Ready } from "../backup/boot-outcome.ts";
+import type { BootEvent, BootOutcome, BootStatus, Ready } from "../backup/boot-outcome.ts";
 import { bootVolume, catchUp, finishFresh, type BootContext } from "../backup/boot.ts";
 import type { Progress } from "../backup/progress.ts";
 import type { BackupStatus, ReplicatorEvent } from "../backup/replicator-status.ts";
@@ -137,7 +137,7 @@ export class VolumeLife {
   }
 
   /** The state of the backup where it does not run. */
-  get restingState(): RestingState {
+  get restingState(): "off" | RestingState {
     return this.#options.store ? restingState(this.#phase) : "off";
   }
 
