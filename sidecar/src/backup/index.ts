@@ -4,6 +4,7 @@ import { nextTurn } from "../platform/clock.ts";
 import type { CommitHeader, Entry, Extent } from "./format.ts";
 import { openIndexDatabase } from "./index-schema.ts";
 import { UNRESTORED } from "./stamp.ts";
+import { strayFolders } from "./stray-folders.ts";
 
 /** The last commit that is known to be in the store and in the index. */
 export interface Head {
@@ -132,6 +133,11 @@ export class Index implements Disposable {
       >("SELECT name, type, stamp, racy, sqlite FROM entries WHERE dir = ? ORDER BY name")
       .all(dir)
       .map((row) => ({ ...row, racy: row.racy === 1, sqlite: row.sqlite === 1 }));
+  }
+
+  /** Folders that have entries in them and are no folders in the index themselves, ordered. */
+  strayFolders(): Generator<string> {
+    return strayFolders(this.#db);
   }
 
   /** Every entry, ordered by folder, then name. */

@@ -13,6 +13,7 @@ import { UNRESTORED, databaseStamp, stampOf } from "./stamp.ts";
 /** What a scan needs to know of the index: see index.ts. */
 interface ScanIndex {
   children(dir: string): readonly IndexedChild[];
+  strayFolders(): Iterable<string>;
 }
 
 /** Paths that must be read. Both kinds are read before anything is recorded: a scan only looks. */
@@ -144,6 +145,10 @@ class Scan {
     // Whether a name at the top is a folder does not matter to the rules that hold there.
     if (known.length > 0 && !names.some((name) => !ignore.matches(name, true))) return "emptied";
     this.#folder(top, names, 0);
+    // A file can be recorded before its folder is. When the folder is gone by then, no folder's rows lead to it.
+    for (const path of this.#options.index.strayFolders()) {
+      if (!isThere(this.#root, path)) this.#forget(path);
+    }
     return "complete";
   }
 
@@ -297,6 +302,17 @@ interface Found {
   readonly stat: BigIntStats;
   readonly row: IndexedChild | undefined;
   readonly depth: number;
+}
+
+function isThere(root: Root, path: string): boolean {
+  try {
+    using _ = root.dir(path, { links: "refuse" });
+    return true;
+  } catch (error) {
+    if (isVolumeError(error, "missing", "not_directory", "outside_root")) return false;
+    if (isVolumeError(error) && error.kind !== "failing") return true;
+    throw error;
+  }
 }
 
 function rawNames(dir: Dir): Buffer[] {

@@ -61,6 +61,15 @@ test("Index gives back what was recorded, by path and by folder", () => {
   expect(index.totals()).toEqual({ entries: 4, bytes: 6 });
 });
 
+test("Index knows the folders that it has entries of but not themselves", () => {
+  using index = new Index(":memory:");
+  expect([...index.strayFolders()]).toEqual([]);
+  const names = ["a/x", "a/b/x", "c/x", "d/e/f/x", "top"];
+  const entries = [folder("a"), item("c"), ...names.map((name) => item(name))];
+  index.record(header(1), { entries, deleted: [] });
+  expect([...index.strayFolders()]).toEqual(["a/b", "c", "d/e/f"]);
+});
+
 test("Index removes a folder with all below it and nothing beside it", () => {
   using index = new Index(":memory:");
   const names = ["a", "a/b", "a/b/c", "a-b", "a-b/c", "a0", "a0/x", "a.x", "aä/x", "a/%", "a/_"];

@@ -36,6 +36,12 @@ class MapIndex {
     return [...this.rows].filter(([path]) => parent(path) === dir).map(([, row]) => row);
   }
 
+  strayFolders(): string[] {
+    const folders = new Set([...this.rows.keys()].map(parent));
+    folders.delete("");
+    return [...folders].filter((path) => this.rows.get(path)?.type !== "directory");
+  }
+
   fill(root: string, ignore: Ignore = createIgnore()): void {
     this.rows.clear();
     walk(root, (path, stat) => {
@@ -217,6 +223,25 @@ test("scan says that a folder is gone where a file is now, by what was in it", (
   expect(scanned(dir.path, { index })).toMatchObject({ changed: ["a"], gone: ["a/x"] });
 });
 
+test("scan finds what was in a folder that came and went between two scans", () => {
+  using dir = tempDir();
+  mkdirSync(join(dir.path, "a"));
+  const index = new MapIndex();
+  index.fill(dir.path);
+  index.set("a/b/file", {});
+  index.set("a/b/c/file", {});
+  index.set("a/d/file", {});
+  mkdirSync(join(dir.path, "a/d"));
+  writeFileSync(join(dir.path, "a/e"), "");
+  index.set("a/e/file", {});
+  expect(scanned(dir.path, { index }).gone).toEqual([
+    "a/b/c/file",
+    "a/b/file",
+    "a/d/file",
+    "a/e/file",
+  ]);
+});
+
 test("scan folds a database's log into the database", () => {
   using dir = tempDir();
   const path = join(dir.path, "x.db");
@@ -300,6 +325,7 @@ test.each<[kind: "denied" | "failing" | "missing", outcome: string, gone: string
   const index = new MapIndex();
   index.fill(dir.path);
   const broken = {
+    strayFolders: () => index.strayFolders(),
     children(path: string): IndexedChild[] {
       // Where the rows are asked for is where the folder is about to be listed.
       if (path === "a/b") throw new VolumeError(kind, `Cannot list "a/b": test`);
