@@ -260,7 +260,9 @@ class Scan {
 
   /** What was below `path` when it was a folder is gone. */
   #forget(path: string): void {
-    for (const row of this.#options.index.children(path)) this.#isGone(`${path}/${row.name}`);
+    for (const { name, stamp } of this.#options.index.children(path)) {
+      if (stamp !== UNRESTORED) this.#isGone(`${path}/${name}`);
+    }
   }
 
   #isChanged(path: string): void {

@@ -19,7 +19,7 @@ import * as fc from "fast-check";
 import { createIgnore, type Ignore } from "../../src/backup/ignore.ts";
 import type { IndexedChild } from "../../src/backup/index.ts";
 import { scan, type ScanOptions, type ScanResult } from "../../src/backup/scan.ts";
-import { databaseStamp, stampOf } from "../../src/backup/stamp.ts";
+import { UNRESTORED, databaseStamp, stampOf } from "../../src/backup/stamp.ts";
 import { systemClock } from "../../src/platform/clock.ts";
 import { Root } from "../../src/volume/root.ts";
 import { VolumeError } from "../../src/volume/volume-error.ts";
@@ -231,6 +231,7 @@ test("scan finds what was in a folder that came and went between two scans", () 
   index.set("a/b/file", {});
   index.set("a/b/c/file", {});
   index.set("a/d/file", {});
+  index.set("a/b/lost", { stamp: UNRESTORED });
   mkdirSync(join(dir.path, "a/d"));
   writeFileSync(join(dir.path, "a/e"), "");
   index.set("a/e/file", {});
