@@ -19,7 +19,7 @@ export interface BootEvent {
   readonly details: Readonly<Record<string, unknown>>;
 }
 
-export type HaltKind =
+type HaltKind =
   | "diverged"
   | "wrong_user"
   | "newer"

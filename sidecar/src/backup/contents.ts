@@ -10,8 +10,10 @@ const CACHE_BYTES = 16 * 1024 * 1024;
 export const WHOLE_BYTES = 1024 * 1024;
 /** Such buffers do not make Bun collect any sooner: left to itself, a restore holds dozens of them that nobody needs. */
 const COLLECT_BYTES = 8 * 1024 * 1024;
-/** Commits that are decoded at the same time: each may take many times its size. */
-const DECODING = 1;
+/** Packs that are fetched at the same time: most are small, and far away. */
+const FETCHING = 8;
+/** Larger ones are decoded one after the other, for each may take many times its size. */
+const LARGE_PACK_BYTES = 1024 * 1024;
 
 /**
  * Contents of files, from wherever the store has them. A commit or part is fetched and decoded once for all the small
@@ -22,7 +24,8 @@ export class Contents {
   readonly #signal: AbortSignal | undefined;
   readonly #cache = new Map<string, { readonly members: Members; readonly bytes: number }>();
   readonly #loading = new Map<string, Promise<Members>>();
-  readonly #gate = new Gate(DECODING);
+  readonly #fetching = new Gate(FETCHING);
+  readonly #decoding = new Gate(1);
   #bytes = 0;
   #decoded = 0;
 
@@ -87,7 +90,7 @@ export class Contents {
     if (kept) return kept.members;
     const running = this.#loading.get(key);
     if (running) return running;
-    const loading = this.#gate.run(() => this.#load(key));
+    const loading = this.#load(key);
     this.#loading.set(key, loading);
     try {
       return await loading;
@@ -97,8 +100,10 @@ export class Contents {
   }
 
   async #load(key: string): Promise<Members> {
-    const bytes = await this.#store.get(key, { signal: this.#signal });
-    const members = await decodeMembers(bytes, { key });
+    const get = (): Promise<Uint8Array> => this.#store.get(key, { signal: this.#signal });
+    const bytes = await this.#fetching.run(get);
+    const decode = (): Promise<Members> => decodeMembers(bytes, { key });
+    const members = await (bytes.length > LARGE_PACK_BYTES ? this.#decoding.run(decode) : decode());
     this.#decoded += bytes.length;
     if (this.#decoded > COLLECT_BYTES) {
       Bun.gc(true);

@@ -29,7 +29,7 @@ export type StoreFacts =
     };
 
 /** Why the tree and the history cannot be brought together without a decision. */
-export type DivergedReason =
+type DivergedReason =
   /** Files without a marker, and a history: nobody knows what the files are. */
   | "unknown_files"
   /** Others went on from here, and so did this volume. */

@@ -14,7 +14,7 @@ export interface PlannedFile {
 }
 
 /** A path that cannot be made, and why. */
-export interface RefusedEntry {
+interface RefusedEntry {
   readonly entry: Entry;
   readonly reason: string;
 }

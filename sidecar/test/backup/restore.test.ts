@@ -597,3 +597,31 @@ function plant(
     }
   }
 }
+
+test("contents that are scattered over many commits are fetched side by side, each commit once", async () => {
+  using tree = source();
+  const store = new MemoryStore();
+  const history = new HistoryWriter(store);
+  for (let n = 0; n < 40; n += 1) {
+    tree.write({ [`a/${n}`]: `content ${n}` });
+    await history.commitTree(tree.path);
+  }
+  await history.checkpoint();
+  let running = 0;
+  let most = 0;
+  const faulty = new FaultyStore(store, async ({ key, phase }) => {
+    if (!key.startsWith(keys.commits) || key === keys.commits) return;
+    running += phase === "before" ? 1 : -1;
+    most = Math.max(most, running);
+    await systemClock.sleep(1);
+  });
+  using target = volume(faulty);
+  await target.restore().run();
+  expect(describeTree(target.path, OURS)).toEqual(describeTree(tree.path));
+  const gets = faulty.steps.filter(
+    ({ operation, key, phase }) =>
+      operation === "get" && phase === "before" && key.startsWith(keys.commits),
+  );
+  expect(gets.length).toBe(40);
+  expect(most).toBeGreaterThan(4);
+});
