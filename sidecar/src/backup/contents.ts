@@ -102,13 +102,13 @@ export class Contents {
   async #load(key: string): Promise<Members> {
     const get = (): Promise<Uint8Array> => this.#store.get(key, { signal: this.#signal });
     const bytes = await this.#fetching.run(get);
-    const decode = (): Promise<Members> => decodeMembers(bytes, { key });
-    const members = await (bytes.length > LARGE_PACK_BYTES ? this.#decoding.run(decode) : decode());
     this.#decoded += bytes.length;
     if (this.#decoded > COLLECT_BYTES) {
       Bun.gc(true);
       this.#decoded = 0;
     }
+    const decode = (): Promise<Members> => decodeMembers(bytes, { key });
+    const members = await (bytes.length > LARGE_PACK_BYTES ? this.#decoding.run(decode) : decode());
     this.#keep(key, members);
     return members;
   }
