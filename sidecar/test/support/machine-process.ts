@@ -172,8 +172,10 @@ export class MachineProcess implements AsyncDisposable {
       // A graceful end first: it is the sidecar that knows its children.
       this.signal("SIGTERM");
       const late = AbortSignal.timeout(20_000);
-      late.addEventListener("abort", () => this.signal("SIGKILL"));
+      const kill = (): void => this.signal("SIGKILL");
+      late.addEventListener("abort", kill);
       await this.#process.exited;
+      late.removeEventListener("abort", kill);
     }
   }
 
