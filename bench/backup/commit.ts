@@ -2,16 +2,16 @@ import { mkdirSync, mkdtempSync, realpathSync, rmSync, writeFileSync } from "nod
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
-import { DirtySet } from "../../sidecar/src/backup/dirty.ts";
-import { keys } from "../../sidecar/src/backup/format.ts";
-import { createIgnore } from "../../sidecar/src/backup/ignore.ts";
+import { lastSyncFile } from "../../sidecar/src/backup/commit/last-sync.ts";
+import { Replicator } from "../../sidecar/src/backup/commit/replicator.ts";
+import { keys } from "../../sidecar/src/backup/format/format.ts";
 import { Index } from "../../sidecar/src/backup/index.ts";
-import { lastSyncFile } from "../../sidecar/src/backup/last-sync.ts";
-import { ReadContext } from "../../sidecar/src/backup/read-context.ts";
-import { readPath } from "../../sidecar/src/backup/reader.ts";
-import { Replicator } from "../../sidecar/src/backup/replicator.ts";
-import { Scanner } from "../../sidecar/src/backup/scanner.ts";
-import { Watcher } from "../../sidecar/src/backup/watcher.ts";
+import { DirtySet } from "../../sidecar/src/backup/notice/dirty.ts";
+import { createIgnore } from "../../sidecar/src/backup/notice/ignore.ts";
+import { Scanner } from "../../sidecar/src/backup/notice/scanner.ts";
+import { Watcher } from "../../sidecar/src/backup/notice/watcher.ts";
+import { ReadContext } from "../../sidecar/src/backup/read/read-context.ts";
+import { readPath } from "../../sidecar/src/backup/read/reader.ts";
 import { systemClock as clock } from "../../sidecar/src/platform/clock.ts";
 import { createLogger } from "../../sidecar/src/platform/log.ts";
 import { CountingStore } from "../../sidecar/src/store/counting.ts";

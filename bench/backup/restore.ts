@@ -2,7 +2,7 @@ import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "nod
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
-import { keys, memberName, type Entry } from "../../sidecar/src/backup/format.ts";
+import { keys, memberName, type Entry } from "../../sidecar/src/backup/format/format.ts";
 import { DirectoryStore } from "../../sidecar/src/store/directory.ts";
 import { HistoryWriter } from "../../sidecar/test/support/history.ts";
 
@@ -49,7 +49,7 @@ async function run(name: string, objects: string, volume: string): Promise<void>
 }
 
 async function child(objects: string, volume: string): Promise<void> {
-  const { bootVolume } = await import("../../sidecar/src/backup/boot.ts");
+  const { bootVolume } = await import("../../sidecar/src/backup/boot/boot.ts");
   const { systemClock } = await import("../../sidecar/src/platform/clock.ts");
   const { Root } = await import("../../sidecar/src/volume/root.ts");
   const steps: Record<string, string> = {};

@@ -2,11 +2,11 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
-import { createIgnore } from "../../sidecar/src/backup/ignore.ts";
 import { Index, type IndexedEntry } from "../../sidecar/src/backup/index.ts";
-import { ReadContext } from "../../sidecar/src/backup/read-context.ts";
-import { readPath } from "../../sidecar/src/backup/reader.ts";
-import { Scanner } from "../../sidecar/src/backup/scanner.ts";
+import { createIgnore } from "../../sidecar/src/backup/notice/ignore.ts";
+import { Scanner } from "../../sidecar/src/backup/notice/scanner.ts";
+import { ReadContext } from "../../sidecar/src/backup/read/read-context.ts";
+import { readPath } from "../../sidecar/src/backup/read/reader.ts";
 import { systemClock } from "../../sidecar/src/platform/clock.ts";
 import { Root } from "../../sidecar/src/volume/root.ts";
 

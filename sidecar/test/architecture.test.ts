@@ -65,6 +65,39 @@ test.each(ROOMS)("the linter lets %s import what is below it and nothing else", 
   );
 });
 
+/** What each inner room of the backup may import of the others. */
+const INNER: Readonly<Record<string, readonly string[]>> = {
+  format: [],
+  notice: ["format"],
+  read: ["format", "notice"],
+  commit: ["format", "notice", "read"],
+  history: ["format"],
+  restore: ["format", "history"],
+  boot: ["format", "history", "restore"],
+};
+
+test.each(Object.keys(INNER))("the linter keeps the arrows inside the backup: %s", (room) => {
+  using dir = tempDir();
+  const folder = join(dir.path, "sidecar/src/backup", room);
+  mkdirSync(folder, { recursive: true });
+  writeConfig(dir.path);
+  const others = Object.keys(INNER).filter((other) => other !== room);
+  for (const [index, other] of others.entries()) {
+    writeFileSync(
+      join(folder, `importer-${index}.ts`),
+      `import { a } from "../${other}/subject.ts";\n`,
+    );
+  }
+  writeFileSync(join(folder, "importer-100.ts"), 'import { a } from "../../gateway/subject.ts";\n');
+  writeFileSync(join(folder, "importer-101.ts"), 'import { a } from "../../machine.ts";\n');
+  writeFileSync(join(folder, "importer-102.ts"), 'import { a } from "../../volume/root.ts";\n');
+
+  const refused = lint(dir.path);
+
+  expect(others.filter((_, index) => !refused.has(index))).toEqual([...(INNER[room] ?? [])]);
+  expect([100, 101, 102].map((index) => refused.has(index))).toEqual([true, true, false]);
+});
+
 /** The project's rules, without those that would need its types. */
 function writeConfig(folder: string): void {
   const config = JSON.parse(readFileSync(join(ROOT, ".oxlintrc.json"), "utf8")) as object;

@@ -5,20 +5,26 @@ import { probeConditionalPut } from "../store/probe.ts";
 import type { Owner } from "../volume/dir.ts";
 import { OWN_FOLDER, readMarker } from "../volume/marker.ts";
 import type { Root } from "../volume/root.ts";
-import { cleanCopies } from "./copy-folder.ts";
-import { DirtySet } from "./dirty.ts";
-import { keys } from "./format.ts";
-import { IGNORE_FILE, RULE_FOLDERS, createIgnore, readRules, type Ignore } from "./ignore.ts";
+import { lastSyncFile } from "./commit/last-sync.ts";
+import type { BackupStatus, ReplicatorEvent } from "./commit/replicator-status.ts";
+import { Replicator } from "./commit/replicator.ts";
+import type { Halt } from "./commit/scans.ts";
+import { keys } from "./format/format.ts";
 import { Index } from "./index.ts";
-import { lastSyncFile } from "./last-sync.ts";
-import { ReadContext } from "./read-context.ts";
-import { readPath } from "./reader.ts";
-import type { BackupStatus, ReplicatorEvent } from "./replicator-status.ts";
-import { Replicator } from "./replicator.ts";
-import type { ScanRequest } from "./scanner.ts";
-import { Scanner } from "./scanner.ts";
-import type { Halt } from "./scans.ts";
-import { Watcher } from "./watcher.ts";
+import { DirtySet } from "./notice/dirty.ts";
+import {
+  IGNORE_FILE,
+  RULE_FOLDERS,
+  createIgnore,
+  readRules,
+  type Ignore,
+} from "./notice/ignore.ts";
+import type { ScanRequest } from "./notice/scanner.ts";
+import { Scanner } from "./notice/scanner.ts";
+import { Watcher } from "./notice/watcher.ts";
+import { cleanCopies } from "./read/copy-folder.ts";
+import { ReadContext } from "./read/read-context.ts";
+import { readPath } from "./read/reader.ts";
 
 /** Where the index of a volume is. */
 function indexPath(root: Root): string {

@@ -1,10 +1,10 @@
 import type { Database, Statement } from "bun:sqlite";
 
 import { nextTurn } from "../platform/clock.ts";
-import type { CommitHeader, Entry, Extent } from "./format.ts";
+import type { CommitHeader, Entry, Extent } from "./format/format.ts";
 import { openIndexDatabase } from "./index-schema.ts";
+import { strayFolders } from "./notice/stray-folders.ts";
 import { UNRESTORED } from "./stamp.ts";
-import { strayFolders } from "./stray-folders.ts";
 
 /** The last commit that is known to be in the store and in the index. */
 export interface Head {

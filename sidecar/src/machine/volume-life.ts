@@ -1,8 +1,8 @@
 import { Backup, treeEqualsIndex } from "../backup/backup.ts";
-import type { BootEvent, BootOutcome, BootStatus, Ready } from "../backup/boot-outcome.ts";
-import { bootVolume, catchUp, finishFresh, type BootContext } from "../backup/boot.ts";
-import type { Progress } from "../backup/progress.ts";
-import type { BackupStatus, ReplicatorEvent } from "../backup/replicator-status.ts";
+import type { BootEvent, BootOutcome, BootStatus, Ready } from "../backup/boot/boot-outcome.ts";
+import { bootVolume, catchUp, finishFresh, type BootContext } from "../backup/boot/boot.ts";
+import type { BackupStatus, ReplicatorEvent } from "../backup/commit/replicator-status.ts";
+import type { Progress } from "../backup/restore/progress.ts";
 import type { Cause } from "../health/reasons.ts";
 import type { Clock } from "../platform/clock.ts";
 import type { Logger } from "../platform/log.ts";

@@ -1,5 +1,5 @@
-import type { BootStatus, Halted } from "../backup/boot-outcome.ts";
-import { progressLine, type Progress } from "../backup/progress.ts";
+import type { BootStatus, Halted } from "../backup/boot/boot-outcome.ts";
+import { progressLine, type Progress } from "../backup/restore/progress.ts";
 import type { Cause } from "../health/reasons.ts";
 
 /** What /files may do with the volume now. */

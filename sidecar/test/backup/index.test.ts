@@ -3,7 +3,7 @@ import { expect, setDefaultTimeout, test } from "bun:test";
 import { copyFileSync, readdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 
-import type { CommitHeader, Entry } from "../../src/backup/format.ts";
+import type { CommitHeader, Entry } from "../../src/backup/format/format.ts";
 import { IndexError } from "../../src/backup/index-schema.ts";
 import { Index, type IndexedEntry } from "../../src/backup/index.ts";
 import { UNRESTORED } from "../../src/backup/stamp.ts";

@@ -2,7 +2,7 @@ import { Database } from "bun:sqlite";
 import { expect, setDefaultTimeout, test } from "bun:test";
 import { mkdirSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 
-import { bootVolume } from "../../src/backup/boot.ts";
+import { bootVolume } from "../../src/backup/boot/boot.ts";
 import { systemClock } from "../../src/platform/clock.ts";
 import { DirectoryStore } from "../../src/store/directory.ts";
 import type { Store } from "../../src/store/store.ts";

@@ -16,23 +16,54 @@ const phases: Readonly<Record<string, Phase>> = {
 };
 
 test.each([
-  ["deciding", false, false, "booting", "idle", undefined],
-  ["waiting", false, false, "waiting_for_store", "unreachable", "waiting_for_store"],
-  ["restoring", false, false, "restoring", "restoring", undefined],
-  ["diverged", true, false, "halted", "diverged", "diverged"],
-  ["stranger", false, false, "halted", "halted", "wrong_user"],
-  ["unsettled", true, true, "ok", "unreachable", "unreachable"],
-  ["settled", true, true, "ok", "idle", undefined],
-] as const)("a volume that is %s: read %p, write %p", (name, read, write, code, state, cause) => {
-  const phase = phases[name] ?? { kind: "settled" };
-  expect(accessOf(phase, { fenced: undefined, progress: undefined })).toMatchObject({
-    read,
-    write,
-    code,
-  });
-  expect(restingState(phase)).toBe(state);
-  expect(causesOf(phase).map(({ kind }) => kind)).toEqual(cause === undefined ? [] : [cause]);
-});
+  { is: "deciding", read: false, write: false, code: "booting", state: "idle", causes: [] },
+  {
+    is: "waiting",
+    read: false,
+    write: false,
+    code: "waiting_for_store",
+    state: "unreachable",
+    causes: ["waiting_for_store"],
+  },
+  { is: "restoring", read: false, write: false, code: "restoring", state: "restoring", causes: [] },
+  {
+    is: "diverged",
+    read: true,
+    write: false,
+    code: "halted",
+    state: "diverged",
+    causes: ["diverged"],
+  },
+  {
+    is: "stranger",
+    read: false,
+    write: false,
+    code: "halted",
+    state: "halted",
+    causes: ["wrong_user"],
+  },
+  {
+    is: "unsettled",
+    read: true,
+    write: true,
+    code: "ok",
+    state: "unreachable",
+    causes: ["unreachable"],
+  },
+  { is: "settled", read: true, write: true, code: "ok", state: "idle", causes: [] },
+])(
+  "a volume that is $is may be read: $read, written: $write",
+  ({ is, state, causes, read, write, code }) => {
+    const phase = phases[is] ?? { kind: "settled" };
+    expect(accessOf(phase, { fenced: undefined, progress: undefined })).toMatchObject({
+      read,
+      write,
+      code,
+    });
+    expect<string>(restingState(phase)).toBe(state);
+    expect(causesOf(phase).map(({ kind }) => kind)).toEqual([...causes]);
+  },
+);
 
 test("a fenced volume can be read and not written", () => {
   const access = accessOf({ kind: "settled" }, { fenced: "Another machine", progress: undefined });

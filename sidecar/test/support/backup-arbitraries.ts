@@ -1,6 +1,6 @@
 import * as fc from "fast-check";
 
-import type { Commit, Entry } from "../../src/backup/format.ts";
+import type { Commit, Entry } from "../../src/backup/format/format.ts";
 
 /** Names that a Linux file can have and that have broken programs: newlines, U+0001, pax look-alikes, 255 bytes. */
 export const fileName: fc.Arbitrary<string> = fc.oneof(

@@ -1,6 +1,6 @@
 import { lstatSync, readFileSync, readdirSync, readlinkSync } from "node:fs";
 
-import { encodeCommit } from "../../src/backup/codec.ts";
+import { encodeCommit } from "../../src/backup/format/codec.ts";
 import {
   FORMAT,
   keys,
@@ -8,9 +8,9 @@ import {
   type CommitHeader,
   type Entry,
   type Extent,
-} from "../../src/backup/format.ts";
-import { encodeManifest } from "../../src/backup/manifest.ts";
-import { INLINE_BYTES } from "../../src/backup/reading.ts";
+} from "../../src/backup/format/format.ts";
+import { encodeManifest } from "../../src/backup/format/manifest.ts";
+import { INLINE_BYTES } from "../../src/backup/read/reading.ts";
 import type { Store } from "../../src/store/store.ts";
 
 export interface HistoryOptions {

@@ -1,7 +1,7 @@
 import { createHash } from "node:crypto";
 
-import type { Entry } from "../../src/backup/format.ts";
-import { ContentChanged, INLINE_BYTES, type Reading } from "../../src/backup/reading.ts";
+import type { Entry } from "../../src/backup/format/format.ts";
+import { ContentChanged, INLINE_BYTES, type Reading } from "../../src/backup/read/reading.ts";
 
 export function sha256(content: string | Uint8Array): string {
   return createHash("sha256").update(content).digest("hex");

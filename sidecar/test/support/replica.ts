@@ -1,17 +1,17 @@
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 
-import { DirtySet } from "../../src/backup/dirty.ts";
-import { keys } from "../../src/backup/format.ts";
-import { createIgnore } from "../../src/backup/ignore.ts";
+import { lastSyncFile } from "../../src/backup/commit/last-sync.ts";
+import type { ReplicatorOptions } from "../../src/backup/commit/replicator-options.ts";
+import type { ReplicatorEvent } from "../../src/backup/commit/replicator-status.ts";
+import { Replicator } from "../../src/backup/commit/replicator.ts";
+import { keys } from "../../src/backup/format/format.ts";
 import { Index } from "../../src/backup/index.ts";
-import { lastSyncFile } from "../../src/backup/last-sync.ts";
-import { ReadContext } from "../../src/backup/read-context.ts";
-import { readPath } from "../../src/backup/reader.ts";
-import type { ReplicatorOptions } from "../../src/backup/replicator-options.ts";
-import type { ReplicatorEvent } from "../../src/backup/replicator-status.ts";
-import { Replicator } from "../../src/backup/replicator.ts";
-import { scan } from "../../src/backup/scan.ts";
+import { DirtySet } from "../../src/backup/notice/dirty.ts";
+import { createIgnore } from "../../src/backup/notice/ignore.ts";
+import { scan } from "../../src/backup/notice/scan.ts";
+import { ReadContext } from "../../src/backup/read/read-context.ts";
+import { readPath } from "../../src/backup/read/reader.ts";
 import type { Clock } from "../../src/platform/clock.ts";
 import { CountingStore } from "../../src/store/counting.ts";
 import { probeConditionalPut } from "../../src/store/probe.ts";

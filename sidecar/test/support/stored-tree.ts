@@ -1,6 +1,6 @@
-import { Contents } from "../../src/backup/contents.ts";
-import type { Entry } from "../../src/backup/format.ts";
-import { foldTree } from "../../src/backup/history.ts";
+import type { Entry } from "../../src/backup/format/format.ts";
+import { Contents } from "../../src/backup/history/contents.ts";
+import { foldTree } from "../../src/backup/history/history.ts";
 import type { Store } from "../../src/store/store.ts";
 import type { Described } from "./tree.ts";
 

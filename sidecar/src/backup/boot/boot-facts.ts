@@ -1,0 +1,107 @@
+import type { Clock } from "../../platform/clock.ts";
+import { isStoreError, type StoreError } from "../../store/store.ts";
+import { holdsFiles, readMarker, type MarkerReading } from "../../volume/marker.ts";
+import type { Root } from "../../volume/root.ts";
+import { HistoryError, readHead, type StoreReads } from "../history/history.ts";
+import type { Index } from "../index.ts";
+import { withinTime } from "../within-time.ts";
+import { readHeader, rebuildIndex } from "./boot-index.ts";
+import type { BootFacts, StoreFacts } from "./decide.ts";
+
+/** A store that has not answered by then counts as unreachable, for now. */
+const ANSWER_MS = 5_000;
+/** Reading a whole tree takes longer. */
+const REBUILD_MS = 600_000;
+
+export interface FactsOptions {
+  readonly root: Root;
+  readonly user: string;
+  readonly machine: string;
+  readonly store: StoreReads | undefined;
+  readonly clock: Clock;
+  readonly signal: AbortSignal;
+  /** Opens the index; asked only for volumes that are ready. */
+  readonly openIndex: () => Index;
+}
+
+/** What is known, and why the store is not. */
+export interface GatheredFacts {
+  readonly facts: BootFacts;
+  readonly storeError: StoreError | undefined;
+}
+
+/** Looks at the volume and at the store, once. Throws VolumeError, IndexError, HistoryError, CodecError `newer`. */
+export async function gatherFacts(options: FactsOptions): Promise<GatheredFacts> {
+  const { root, user, store } = options;
+  const marker = readMarker(root);
+  const volume = { user, marker, files: holdsFiles(root) };
+  if (!store) return { facts: { ...volume, store: { kind: "off" } }, storeError: undefined };
+  try {
+    const facts = await storeFacts(store, { ...options, marker });
+    return { facts: { ...volume, store: facts }, storeError: undefined };
+  } catch (error) {
+    options.signal.throwIfAborted();
+    if (!isStoreError(error, "unavailable", "throttled", "denied", "missing")) throw error;
+    return { facts: { ...volume, store: { kind: "unreachable" } }, storeError: error };
+  }
+}
+
+async function storeFacts(
+  store: StoreReads,
+  options: FactsOptions & { readonly marker: MarkerReading },
+): Promise<StoreFacts> {
+  const { marker, user, machine } = options;
+  const answer = <T>(work: (signal: AbortSignal) => Promise<T>): Promise<T> =>
+    withinTime(work, { ...options, limitMs: ANSWER_MS });
+  const nothing = { kind: "known", at: 0, nextIsOurs: false, treeEquals: undefined } as const;
+  const ready =
+    marker.kind === "ok" && marker.marker.state === "ready" && marker.marker.user === user;
+  if (!ready) {
+    const head = await answer((signal) => readHead(store, { signal }));
+    return { ...nothing, head, sameHistory: true };
+  }
+  const index = options.openIndex();
+  const noted = marker.marker.position;
+  const known = index.head()?.position ?? noted;
+  const head = await answer((signal) => readHead(store, { signal, known }));
+  if ((index.head()?.position ?? 0) < noted && head >= noted) {
+    // Where this machine wrote the newest commit the volume has been there: others would have fenced it.
+    const newest = await answer((signal) => readHeader(store, head, { signal }));
+    await recoverIndex(index, store, {
+      ...options,
+      head,
+      at: newest?.machine === machine ? head : noted,
+    });
+  }
+  const own = index.head();
+  const at = own?.position ?? noted;
+  if (head < at) return { ...nothing, head, at, sameHistory: true };
+  // The commit that we stand at, or the one after it, says whether the history is still the same one.
+  const after = head > at;
+  if (!after && !own) return { ...nothing, head, at, sameHistory: true };
+  const found = await answer((signal) => readHeader(store, after ? at + 1 : at, { signal }));
+  const said = after ? found?.parent : found?.id;
+  return {
+    ...nothing,
+    head,
+    at,
+    sameHistory: found === undefined || own === undefined || said === own.id,
+    nextIsOurs: after && found !== undefined && index.isAttempt(at + 1, found.id),
+  };
+}
+
+/** Fills a lost index with the tree at `at`. */
+async function recoverIndex(
+  index: Index,
+  store: StoreReads,
+  options: FactsOptions & { readonly head: number; readonly at: number },
+): Promise<void> {
+  const { head, at } = options;
+  try {
+    const limit = { ...options, limitMs: REBUILD_MS };
+    await withinTime((signal) => rebuildIndex(index, store, { at, signal }), limit);
+  } catch (error) {
+    // An older tree that is no longer kept cannot be compared with: to an empty index every file is a change.
+    if (!(error instanceof HistoryError) || at === head) throw error;
+  }
+}

@@ -1,0 +1,95 @@
+import { lstatSync, rmSync } from "node:fs";
+
+import { isStoreError } from "../../store/store.ts";
+import { isCodecError } from "../format/codec-error.ts";
+import type { CommitHeader, Entry } from "../format/format.ts";
+import {
+  HistoryError,
+  foldTree,
+  readCommit,
+  type ReadOptions,
+  type StoreReads,
+} from "../history/history.ts";
+import { IndexError, asIndexError } from "../index-schema.ts";
+import { Index, type IndexedEntry } from "../index.ts";
+
+/** Of the database and of what SQLite keeps beside it. */
+const SUFFIXES = ["", "-wal", "-shm", "-journal"];
+
+/** Opens the index, in place of one that is damaged a new one. Throws IndexError `newer`. */
+export function openOrReplaceIndex(path: string): Index {
+  // SQLite would follow a link that somebody left there before the folder was ours.
+  const files = SUFFIXES.map((suffix) => lstatSync(path + suffix, { throwIfNoEntry: false }));
+  if (!files[0] || files.some((file) => file?.isFile() === false)) removeIndex(path);
+  try {
+    return checked(path);
+  } catch (error) {
+    if (!(error instanceof IndexError) || error.kind !== "corrupt") throw error;
+  }
+  removeIndex(path);
+  return checked(path);
+}
+
+/** What an index said of another history must not be believed of this one. */
+export function removeIndex(path: string): void {
+  for (const suffix of SUFFIXES) {
+    rmSync(path + suffix, { force: true, recursive: true });
+  }
+}
+
+/** Fills the index with the tree at a position of the history. No entry has a stamp: the next scan hashes the disk, and sends only what differs. */
+export async function rebuildIndex(
+  index: Index,
+  store: StoreReads,
+  options: ReadOptions & { readonly at: number },
+): Promise<void> {
+  const tree = options.at === 0 ? undefined : await foldTree(store, options);
+  const { head, checkpoint, headers = [] } = tree ?? {};
+  const entries = unseen(tree?.entries.values() ?? []);
+  await index.fillGradually({ head, checkpoint, headers, entries });
+}
+
+/** Makes the commit after the index's head, which is in the store, part of the index. */
+export async function recordCommit(
+  index: Index,
+  store: StoreReads,
+  options: ReadOptions & { readonly position: number },
+): Promise<void> {
+  const { commit } = await readCommit(store, options.position, options);
+  const { entries, deleted, ...header } = commit;
+  index.record(header, { entries: [...unseen(entries)], deleted });
+}
+
+/** What a commit says of itself; undefined where it is not there (any more) or cannot be read. */
+export async function readHeader(
+  store: StoreReads,
+  position: number,
+  options: ReadOptions = {},
+): Promise<CommitHeader | undefined> {
+  try {
+    const { commit } = await readCommit(store, position, options);
+    const { entries: _, deleted: __, ...header } = commit;
+    return header;
+  } catch (error) {
+    if (error instanceof HistoryError || isStoreError(error, "missing")) return undefined;
+    if (isCodecError(error, "corrupt")) return undefined;
+    throw error;
+  }
+}
+
+function* unseen(entries: Iterable<Entry>): Generator<IndexedEntry> {
+  for (const entry of entries) yield { entry, stamp: "", racy: false };
+}
+
+function checked(path: string): Index {
+  const index = new Index(path);
+  try {
+    // Damage often shows only where something is read.
+    index.head();
+    index.totals();
+    return index;
+  } catch (error) {
+    index[Symbol.dispose]();
+    throw asIndexError(error, path);
+  }
+}

@@ -1,0 +1,89 @@
+import { closeSync, readFileSync } from "node:fs";
+
+import { z } from "zod";
+
+import { nextTurn } from "../../platform/clock.ts";
+import { writeFileAtomic } from "../../volume/atomic.ts";
+import { OWN_FOLDER, isOurs } from "../../volume/marker.ts";
+import { setTimes } from "../../volume/ns-times.ts";
+import type { Root } from "../../volume/root.ts";
+import { isVolumeError } from "../../volume/volume-error.ts";
+import type { Index } from "../index.ts";
+import { STAGING_FOLDER } from "./place.ts";
+
+const NAME = `${STAGING_FOLDER}/kept.json`;
+const NAMES_PER_TURN = 500;
+
+const keptSchema = z.array(z.string());
+
+/**
+ * The paths on the volume that the index does not know, each as far up as possible: what is never backed up, and must
+ * survive an older tree's being replaced by a newer one.
+ */
+export async function findUnknown(
+  root: Root,
+  index: Pick<Index, "children">,
+  signal?: AbortSignal,
+): Promise<string[]> {
+  const unknown: string[] = [];
+  let seen = 0;
+  const look = async (path: string): Promise<void> => {
+    using dir = root.dir(path, { links: "refuse" });
+    const known = new Map(index.children(path).map((child) => [child.name, child.type]));
+    for (const name of dir.names()) {
+      if (path === "" && isOurs(name)) continue;
+      signal?.throwIfAborted();
+      seen += 1;
+      if (seen % NAMES_PER_TURN === 0) await nextTurn();
+      if (!known.has(name)) unknown.push(dir.pathOf(name));
+      else if (known.get(name) === "directory" && dir.lstat(name).isDirectory()) {
+        await look(dir.pathOf(name));
+      }
+    }
+  };
+  await look("");
+  return unknown;
+}
+
+/** Moves these paths back from where they were put aside, where their folder is still there and nothing has their name. */
+export function bringBack(root: Root, paths: readonly string[], replaced: string): void {
+  for (const path of paths) {
+    try {
+      using from = root.place(`${OWN_FOLDER}/${replaced}/${path}`, { links: "refuse" });
+      using to = root.place(path, { links: "refuse" });
+      if (to.dir.has(to.name) || !from.dir.has(from.name)) continue;
+      const { mtimeNs } = to.dir.stat();
+      from.dir.rename(from.name, to.dir, to.name);
+      if (to.dir.path === "") continue;
+      // To the history nothing happened in this folder.
+      using folder = root.place(to.dir.path, { links: "refuse" });
+      setTimes(folder.dir, folder.name, mtimeNs);
+    } catch (error) {
+      // Its folder is gone from the newer tree, or is no folder any more: it stays aside.
+      if (!isVolumeError(error, "missing", "not_directory", "outside_root", "bad_name"))
+        throw error;
+    }
+  }
+}
+
+/** Remembers, for as long as the restore takes, the paths that are to be brought back. */
+export async function writeKept(root: Root, paths: readonly string[]): Promise<void> {
+  using place = root.place(NAME, { links: "refuse", create: { mode: 0o700 } });
+  await writeFileAtomic(place, Buffer.from(JSON.stringify(paths)), { mode: 0o600 });
+}
+
+/** What `writeKept` remembered; undefined where it did not come to that. */
+export function readKept(root: Root): readonly string[] | undefined {
+  try {
+    using place = root.place(NAME, { links: "refuse" });
+    const fd = place.dir.openFile(place.name);
+    try {
+      return keptSchema.parse(JSON.parse(readFileSync(fd, "utf8")));
+    } finally {
+      closeSync(fd);
+    }
+  } catch (error) {
+    if (isVolumeError(error, "missing")) return undefined;
+    throw error;
+  }
+}

@@ -1,0 +1,27 @@
+import { expect, test } from "bun:test";
+
+import { commitIntervalMs } from "../../../src/backup/commit/pace.ts";
+
+const MIDNIGHT = Date.UTC(2026, 10, 20);
+const HOUR = 3_600_000;
+
+test.each([
+  { what: "at midnight the day is shared out evenly", since: 0, made: 0, expected: 17_280 },
+  { what: "what was saved may be spent", since: 12 * HOUR, made: 0, expected: 8_640 },
+  { what: "late with much left it is fast", since: 23.9 * HOUR, made: 0, expected: 1_000 },
+  { what: "after a busy morning it is slow", since: 12 * HOUR, made: 4_000, expected: 30_000 },
+  { what: "with the budget spent it goes on", since: 12 * HOUR, made: 5_000, expected: 30_000 },
+  { what: "and beyond the budget too", since: 12 * HOUR, made: 9_000, expected: 30_000 },
+])("$what", ({ since, made, expected }) => {
+  const interval = commitIntervalMs({ now: MIDNIGHT + since, commitsToday: made });
+  expect(Math.round(interval)).toBe(expected);
+});
+
+test("a machine that commits as often as it may stays near its budget", () => {
+  let commitsToday = 0;
+  for (let now = MIDNIGHT; now < MIDNIGHT + 24 * HOUR; commitsToday += 1) {
+    now += commitIntervalMs({ now, commitsToday });
+  }
+  expect(commitsToday).toBeGreaterThan(4_900);
+  expect(commitsToday).toBeLessThan(5_300);
+});
