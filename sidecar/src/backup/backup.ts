@@ -3,7 +3,7 @@ import type { Logger } from "../platform/log.ts";
 import type { CountingStore } from "../store/counting.ts";
 import { probeConditionalPut } from "../store/probe.ts";
 import type { Owner } from "../volume/dir.ts";
-import { OWN_FOLDER, readMarker } from "../volume/marker.ts";
+import { OWN_FOLDER, updateMarker, whyNotReady } from "../volume/marker.ts";
 import type { Root } from "../volume/root.ts";
 import { lastSyncFile } from "./commit/last-sync.ts";
 import type { BackupStatus, ReplicatorEvent } from "./commit/replicator-status.ts";
@@ -101,6 +101,7 @@ export class Backup {
   }
 
   async start(signal: AbortSignal): Promise<void> {
+    this.#notePosition();
     await cleanCopies(this.#options.root);
     await this.#watcher.start();
     await this.#replicator.start(signal);
@@ -112,6 +113,7 @@ export class Backup {
     await this.#replicator.stop(signal);
     await this.#scanner.close();
     this.#context[Symbol.dispose]();
+    this.#notePosition();
   }
 
   /** Resolves when what is on the volume now is durable in the store. */
@@ -123,11 +125,25 @@ export class Backup {
     return this.#replicator.status();
   }
 
+  /** Keeps the position beside the marker as well, for a boot that finds no index. */
+  #notePosition(): void {
+    const { root, index, user, log } = this.#options;
+    const position = index.head()?.position;
+    try {
+      if (position !== undefined && whyNotReady(root, user) === undefined)
+        updateMarker(root, { position });
+    } catch (error) {
+      log.warn({ error }, "Cannot write the position to the volume's marker");
+    }
+  }
+
   async #scan(request: ScanRequest): ReturnType<Scanner["scan"]> {
     this.#reloadRules();
     // Watching that has failed is tried again with each look at the whole volume.
     if (request.path === undefined && !this.#watcher.isWatching) await this.#watcher.start();
-    return this.#scanner.scan(request);
+    const result = await this.#scanner.scan(request);
+    this.#clean(result.leftovers);
+    return result;
   }
 
   #reloadRules(): void {
@@ -135,22 +151,28 @@ export class Backup {
     this.#context.ignore = this.#ignore;
   }
 
-  /** A volume that was swapped or emptied under us is never committed as if it were the user's wish. */
+  /** A volume that was swapped under us is never committed as if that were the user's wish. */
   #refuse(): Halt | undefined {
-    const reading = readMarker(this.#options.root);
-    if (reading.kind !== "ok") {
-      return {
-        kind: "marker_missing",
-        message:
-          "Cannot back up the volume: its marker is gone or damaged; restart the machine to have the volume looked at anew",
-      };
+    const { root, user } = this.#options;
+    const why = whyNotReady(root, user);
+    if (why === undefined) return undefined;
+    const message = `Cannot back up the volume: ${why}; restart the machine to have it looked at anew`;
+    return { kind: "marker", message };
+  }
+
+  /** Removes what killed writes have left behind. */
+  #clean(leftovers: readonly string[]): void {
+    const { root, log } = this.#options;
+    for (const path of leftovers) {
+      try {
+        using place = root.place(path, { links: "refuse" });
+        place.dir.unlink(place.name);
+      } catch (error) {
+        // Gone or moved by now, or the disk will not have it: the next scan looks again.
+        log.debug({ path, error }, "Cannot remove an unfinished file");
+      }
     }
-    if (reading.marker.user === this.#options.user && reading.marker.state === "ready")
-      return undefined;
-    return {
-      kind: "marker_changed",
-      message: "Cannot back up the volume: its marker says that it is not ours, or not whole",
-    };
+    if (leftovers.length > 0) log.info({ files: leftovers.length }, "Removed unfinished files");
   }
 }
 
@@ -184,7 +206,9 @@ export async function treeEqualsIndex(
     signal.throwIfAborted();
     const reading = await readPath(path, context);
     if (reading.kind === "changed" && reading.content?.kind === "blob") reading.content.dispose();
-    if (reading.kind !== "same") return false;
+    // What is never backed up, or cannot be, is no difference to the history.
+    const isOutside = reading.kind === "skipped" || reading.kind === "gone";
+    if (reading.kind === "changed" || (isOutside && index.get(path))) return false;
   }
   return true;
 }

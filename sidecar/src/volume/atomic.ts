@@ -17,6 +17,9 @@ import { VolumeError, isVolumeError, volumeError } from "./volume-error.ts";
 /** How every half-written file is called, beside its target. One that a kill left behind is rubbish: no backup, no listing. */
 export const TEMP_PREFIX = ".sidecar-tmp-";
 
+/** Exactly the names that `tempName` gives: what looks like one otherwise is somebody else's. */
+export const TEMP_NAME = /^\.sidecar-tmp-[0-9a-f]{24}$/;
+
 /** A name for a file or folder that is not finished yet. */
 export function tempName(): string {
   return TEMP_PREFIX + randomBytes(12).toString("hex");

@@ -1,6 +1,7 @@
 import { readdirSync, type BigIntStats } from "node:fs";
 
 import type { Clock } from "../../platform/clock.ts";
+import { TEMP_NAME } from "../../volume/atomic.ts";
 import type { Dir } from "../../volume/dir.ts";
 import type { Root } from "../../volume/root.ts";
 import { isVolumeError, volumeError } from "../../volume/volume-error.ts";
@@ -58,6 +59,8 @@ export interface ScanResult {
   readonly errors: readonly { readonly path: string; readonly message: string }[];
   /** What is there and is never backed up although nobody asked for that. At most `MAX_NOTES`. */
   readonly skipped: readonly { readonly path: string; readonly reason: ScanSkip }[];
+  /** Temporary files of writes that were killed, long ago. At most `MAX_NOTES`. */
+  readonly leftovers: readonly string[];
   readonly ignored: {
     readonly folders: number;
     readonly files: number;
@@ -68,6 +71,9 @@ export interface ScanResult {
 
 /** `other_mount`: another file system is mounted there. `bad_name`: not UTF-8, or too deep. */
 type ScanSkip = "bad_name" | "other_mount";
+
+/** A write takes seconds; what has its temporary name for an hour belongs to a write that was killed. */
+const LEFTOVER_MS = 3_600_000;
 
 const BATCH = 512;
 const MAX_NOTES = 1000;
@@ -95,6 +101,7 @@ class Scan {
   readonly #errors: { path: string; message: string }[] = [];
   readonly #skipped: { path: string; reason: ScanSkip }[] = [];
   readonly #ignored = { folders: 0, files: 0, special: 0 };
+  readonly #leftovers: string[] = [];
 
   constructor(root: Root, options: ScanOptions) {
     this.#root = root;
@@ -116,6 +123,7 @@ class Scan {
       errors: this.#errors,
       skipped: this.#skipped,
       ignored: this.#ignored,
+      leftovers: this.#leftovers,
     };
   }
 
@@ -207,6 +215,7 @@ class Scan {
     if (this.#options.ignore.matches(path, isDirectory)) {
       if (isDirectory) this.#ignored.folders += 1;
       else this.#ignored.files += 1;
+      if (this.#isLeftover(name, stat)) this.#leftovers.push(path);
       return false;
     }
     if (stat.dev !== this.#device) {
@@ -227,6 +236,12 @@ class Scan {
     if (isDirectory) this.#enter(dir, name, depth);
     else if (row?.type === "directory") this.#forget(path);
     return true;
+  }
+
+  #isLeftover(name: string, stat: BigIntStats): boolean {
+    if (!TEMP_NAME.test(name) || !stat.isFile() || this.#leftovers.length >= MAX_NOTES)
+      return false;
+    return this.#options.clock.now() - Number(stat.mtimeMs) > LEFTOVER_MS;
   }
 
   #enter(parent: Dir, name: string, depth: number): void {

@@ -339,6 +339,18 @@ test.each<[kind: "denied" | "failing" | "missing", outcome: string, gone: string
   if (kind === "denied") expect(found.result.errors).toMatchObject([{ path: "a/b" }]);
 });
 
+test("scan names unfinished files that a kill left behind, but not those of a write that may be going on", () => {
+  using dir = tempDir();
+  mkdirSync(join(dir.path, "workspace"));
+  const old = `workspace/.sidecar-tmp-${"0".repeat(24)}`;
+  const others = [`workspace/.sidecar-tmp-${"1".repeat(24)}`, "workspace/.sidecar-tmp-notes"];
+  for (const path of [old, ...others]) writeFileSync(join(dir.path, path), "half");
+  for (const path of [old, others[1] ?? ""]) utimesSync(join(dir.path, path), 1_000, 1_000);
+  const { result, changed } = scanned(dir.path, { index: new MapIndex() });
+  expect(result.leftovers).toEqual([old]);
+  expect(changed).toEqual(["workspace"]);
+});
+
 test("scan reports a folder that it may not list, and calls nothing in it gone", () => {
   using dir = tempDir();
   mkdirSync(join(dir.path, "a"));
