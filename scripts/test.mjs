@@ -198,6 +198,7 @@ async function finish() {
   finished = true;
   clearTimeout(limit);
   await stopS3();
+  await processes.settle();
   const left = processes.end();
   if (left.length > 0) console.log(`Ended what the tests left running: ${left.join(", ")}`);
   console.log(`${total.passed} passed, ${total.failed} failed`);

@@ -3,6 +3,8 @@ import { randomUUID } from "node:crypto";
 import { readdirSync, readFileSync } from "node:fs";
 
 const MARK = "SIDECAR_TEST_RUN";
+const SETTLE_LIMIT_MS = 3_000;
+const LOOK_EVERY_MS = 100;
 
 /**
  * Everything one run starts: each program in a group of its own and marked in its environment, so
@@ -28,13 +30,26 @@ export class Processes {
     return { child, done };
   }
 
+  /** Ends the groups, and gives what tidies up after them the time to do so. */
+  async settle() {
+    for (const pid of this.#groups) kill(-pid);
+    const deadline = Date.now() + SETTLE_LIMIT_MS;
+    while (this.#left().length > 0 && Date.now() < deadline) {
+      await new Promise((resolve) => setTimeout(resolve, LOOK_EVERY_MS));
+    }
+  }
+
   /** Kills all that is left; returns the names of what was. */
   end() {
     for (const pid of this.#groups) kill(-pid);
-    return leftOver(`${MARK}=${this.#run}`).map(({ pid, name }) => {
+    return this.#left().map(({ pid, name }) => {
       kill(pid);
       return `${name} (pid ${pid})`;
     });
+  }
+
+  #left() {
+    return leftOver(`${MARK}=${this.#run}`);
   }
 }
 
