@@ -7,13 +7,14 @@ import { npm } from "../install/npm.mjs";
 import { findProgram, InstallError, say } from "../install/step.mjs";
 import { CADDY_IMAGE, makeBaseImages, NODE_IMAGE } from "./base-images.mjs";
 import { Buildah } from "./buildah.mjs";
+import { withLock } from "./lock.mjs";
 
 export const IMAGE = "localhost/machine";
 
 /** What the Dockerfile copies, besides itself; see .dockerignore. */
 const INPUTS = ["container", "package.json", "package-lock.json", ".dockerignore", "sidecar/src"];
 /** Layers kept for the next build, a dozen for each that changed everything. */
-const MAX_IMAGES = 100;
+const MAX_IMAGES = 50;
 const CERTIFICATES = "/etc/ssl/certs";
 
 /** Why this machine cannot build an image, or undefined if it can. */
@@ -33,11 +34,18 @@ export async function buildImage(root, { machine, signal }) {
   const reason = whyNotBuildable();
   if (reason) throw new InstallError(`Cannot build the image: ${reason}`);
   const buildah = new Buildah(root, { signal });
+  const lock = join(root, ".local/image/building");
+  await withLock(lock, () => buildUnlessThere(root, { buildah, machine, signal }), { signal });
+  return buildah;
+}
+
+async function buildUnlessThere(root, { buildah, machine, signal }) {
   const stamp = join(root, ".local/image/built");
   const wanted = hashOf(root);
   if (existsSync(stamp) && readFileSync(stamp, "utf8") === wanted && buildah.has(IMAGE)) {
-    return buildah;
+    return;
   }
+  await buildah.tidy(MAX_IMAGES);
   await makeBaseImages(root, { buildah, machine, signal });
   say("Building the image of container/Dockerfile");
   const args = [
@@ -52,8 +60,6 @@ export async function buildImage(root, { machine, signal }) {
   ];
   await buildah.run(args.flat(), { what: "build the image", cwd: root });
   writeFileSync(stamp, wanted);
-  await buildah.prune(MAX_IMAGES);
-  return buildah;
 }
 
 async function writeNpmrc(root, signal) {

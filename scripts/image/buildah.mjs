@@ -3,6 +3,7 @@ import { mkdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
 
 import { run } from "../install/step.mjs";
+import { isAlive } from "./lock.mjs";
 
 /**
  * Buildah with a store of its own in .local/image, so that this machine's other images are neither
@@ -40,15 +41,22 @@ export class Buildah {
     return spawnSync("buildah", args).status === 0;
   }
 
-  /** Forgets all cached layers once there are more than `max`; the next build then starts afresh. */
-  async prune(max) {
-    const ids = (await this.run(["images", "--all", "--quiet"])).split("\n");
-    if (ids.length > max) await this.run(["rmi", "--prune"]);
+  /**
+   * Removes what killed builds and boots left behind, and all cached layers once there are more
+   * than `maxImages`. Not while another build is running.
+   */
+  async tidy(maxImages) {
+    const names = lines(await this.run(["containers", "--format", "{{.ContainerName}}"]));
+    const inUse = (name) => isAlive(Number(/^booted-(\d+)-/.exec(name)?.[1] ?? Number.NaN));
+    for (const name of names.filter((each) => !inUse(each))) await this.run(["rm", name]);
+    const images = lines(await this.run(["images", "--all", "--quiet"]));
+    if (images.length > maxImages) await this.run(["rmi", "--prune"]);
   }
 
   /** A new container of an image, as { root, remove }: its file system, and its end. */
   async mount(image) {
-    const container = await this.run(["from", image]);
+    const name = `booted-${process.pid}-${Date.now()}`;
+    const container = await this.run(["from", "--name", name, image]);
     const root = await this.run(["mount", container]);
     return { root, remove: () => this.run(["rm", container]) };
   }
@@ -57,6 +65,10 @@ export class Buildah {
   async config(image) {
     return JSON.parse(await this.run(["inspect", "--type", "image", image])).Docker.config;
   }
+}
+
+function lines(output) {
+  return output.split("\n").filter(Boolean);
 }
 
 function canMountOverlay(folder) {
