@@ -19,7 +19,7 @@ export type VolumeErrorKind =
   | "bad_name"
   /** More bytes than the caller takes. */
   | "too_large"
-  /** The kernel refuses: permissions, or a read-only file. */
+  /** The kernel refuses: permissions, a read-only file, or a lease on it. */
   | "denied"
   /** No space, no inode or no quota left. */
   | "no_space"
@@ -60,6 +60,8 @@ const BY_ERRNO: Readonly<Record<string, readonly [VolumeErrorKind, string]>> = {
   EPERM: ["denied", "not permitted"],
   ETXTBSY: ["denied", "it is being executed"],
   EBUSY: ["denied", "it is in use"],
+  // A lease of its owner's: we never wait until it is given up.
+  EAGAIN: ["denied", "its owner keeps it from being opened"],
   ENOSPC: ["no_space", "no space left on the volume"],
   EDQUOT: ["no_space", "the quota is used up"],
   EIO: ["failing", "the disk reports an input/output error"],

@@ -12,6 +12,7 @@ import { join } from "node:path";
 
 import { Root, type WalkOptions } from "../../src/volume/root.ts";
 import { VolumeError } from "../../src/volume/volume-error.ts";
+import { holdLease } from "../support/lease.ts";
 import { tempDir } from "../support/temp-dir.ts";
 
 interface Tree extends Disposable {
@@ -219,6 +220,12 @@ test.each([
   expect(readVia(tree.root, name)).toBe(expected);
   expect(dirVia(tree.root, name)).toBe("not_directory");
   expect(server === undefined || name === "socket").toBe(true);
+});
+
+test("a file that its owner keeps from being opened, by a lease, is refused at once", () => {
+  using tree = plant();
+  using _ = holdLease(join(tree.path, "a/file"));
+  expect(readVia(tree.root, "a/file")).toBe("denied");
 });
 
 test.each([

@@ -29,6 +29,7 @@ import { ContentChanged, type Reading } from "../../../src/backup/read/reading.t
 import { systemClock } from "../../../src/platform/clock.ts";
 import { Root } from "../../../src/volume/root.ts";
 import { VolumeError } from "../../../src/volume/volume-error.ts";
+import { holdLease } from "../../support/lease.ts";
 import { tempDir } from "../../support/temp-dir.ts";
 
 // The machine may be busy.
@@ -203,6 +204,14 @@ test("readPath skips what is too big, and what is mounted there", async () => {
   using context = new ReadContext({ root, index, ignore: createIgnore(), clock: systemClock });
   const proc = await readPath("proc/version", context);
   expect(proc).toMatchObject({ kind: "skipped", reason: "other_mount" });
+});
+
+test("readPath skips a file that its owner keeps from being opened", async () => {
+  using data = volume();
+  writeFileSync(join(data.path, "file"), "leased");
+  using _ = holdLease(join(data.path, "file"));
+  const reading = await readPath("file", data.context);
+  expect(reading).toMatchObject({ kind: "skipped", path: "file", reason: "unreadable" });
 });
 
 test("readPath skips a link whose target is not UTF-8", async () => {
