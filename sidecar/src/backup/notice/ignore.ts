@@ -1,10 +1,9 @@
 import { closeSync, readSync } from "node:fs";
 
-import ignoreRules, { type Ignore as Matcher } from "ignore";
-
 import { TEMP_PREFIX } from "../../volume/atomic.ts";
 import { OWN_FOLDER } from "../../volume/marker.ts";
 import type { Root } from "../../volume/root.ts";
+import { RuleSet } from "./rule-set.ts";
 
 /** Where copies of databases are made that SQLite must write by path. Ours as well, but the agent's user can enter it. */
 export const COPIES_FOLDER = ".sidecar-copies";
@@ -14,11 +13,8 @@ export const LAST_SYNC = ".last-sync";
 export const IGNORE_FILE = ".backupignore";
 export const RULE_FOLDERS = ["workspace", "home"] as const;
 
-/** What is read of one rule file, and how many of its lines count. */
+/** What is read of one rule file. */
 const MAX_RULE_BYTES = 64 * 1024;
-const MAX_RULES = 500;
-/** More wildcards in one component can keep a matcher busy for seconds on a single long name. */
-const MAX_STARS = 3;
 
 /** Texts of the rule files by folder. */
 export type Rules = Readonly<Partial<Record<(typeof RULE_FOLDERS)[number], string>>>;
@@ -63,13 +59,13 @@ const HOME_CACHES = new Set([
 ]);
 
 export function createIgnore(rules: Rules = {}): Ignore {
-  const matchers = new Map<string, Matcher>();
+  const own = new Map<string, RuleSet>();
   for (const folder of RULE_FOLDERS) {
     const text = rules[folder];
-    if (text) matchers.set(folder, matcherOf(text));
+    if (text) own.set(folder, new RuleSet(text));
   }
   const matches = (path: string, isDirectory: boolean): boolean =>
-    isBuiltIn(path, isDirectory) || isRuledOut(matchers, path, isDirectory);
+    isBuiltIn(path, isDirectory) || isRuledOut(own, path, isDirectory);
   return {
     matches,
     covers(path, isDirectory) {
@@ -105,28 +101,16 @@ function isBuiltIn(path: string, isDirectory: boolean): boolean {
 }
 
 function isRuledOut(
-  matchers: ReadonlyMap<string, Matcher>,
+  own: ReadonlyMap<string, RuleSet>,
   path: string,
   isDirectory: boolean,
 ): boolean {
-  if (matchers.size === 0) return false;
+  if (own.size === 0) return false;
   const slash = path.indexOf("/");
-  const matcher = slash < 0 ? undefined : matchers.get(path.slice(0, slash));
-  if (!matcher) return false;
+  const rules = slash < 0 ? undefined : own.get(path.slice(0, slash));
   const below = path.slice(slash + 1);
   // The rules themselves must come back with the files they speak of.
-  if (below === IGNORE_FILE) return false;
-  return matcher.ignores(isDirectory ? `${below}/` : below);
-}
-
-function matcherOf(text: string): Matcher {
-  const lines = text.split(/\r?\n/).filter((line) => line !== "" && !line.startsWith("#"));
-  const cheap = lines.filter((line) =>
-    line.split("/").every((part) => part.split("*").length - 1 <= MAX_STARS),
-  );
-  return ignoreRules({ ignorecase: false, allowRelativePaths: true }).add(
-    cheap.slice(0, MAX_RULES),
-  );
+  return below !== IGNORE_FILE && rules !== undefined && rules.ignores(below, isDirectory);
 }
 
 function readRuleFile(root: Root, path: string): string | undefined {
