@@ -26,7 +26,7 @@ type Outcome =
 /** Kept, so that none is closed by the garbage collector either. */
 const held: DatabaseSync[] = [];
 
-for (const job of JSON.parse(process.argv[2] ?? "[]") as ChildJob[]) answer(job.id, await run(job));
+for (const job of JSON.parse(process.argv[2] ?? "[]") as ChildJob[]) answer(await run(job));
 // An ordinary exit could close them.
 process.kill(process.pid, "SIGKILL");
 
@@ -125,6 +125,6 @@ function failure(error: unknown): Outcome {
   return { kind: "failed", message: code === 0 ? message : `${message} (SQLite ${code})` };
 }
 
-function answer(id: number, result: ChildAnswer): void {
-  writeSync(1, `${JSON.stringify({ id, ...result })}\n`);
+function answer(result: ChildAnswer): void {
+  writeSync(1, `${JSON.stringify(result)}\n`);
 }

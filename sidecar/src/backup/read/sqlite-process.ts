@@ -1,3 +1,5 @@
+import { z } from "zod";
+
 import type { Clock } from "../../platform/clock.ts";
 import type { Owner } from "../../volume/dir.ts";
 import type { Dir } from "../../volume/dir.ts";
@@ -5,17 +7,18 @@ import type { OpenFile } from "./open-file.ts";
 
 /** Databases that one process reads. */
 const BATCH = 16;
-/** What starting a process and the slowest disk may take. */
-const MIN_LIMIT_MS = 30_000;
-/** What waiting for a lock may take, for each database. */
-const LOCK_MS = 4_000;
+/** What starting a process, the slowest disk and waiting for a lock may take, for each database. */
+const MIN_LIMIT_MS = 14_000;
 const BYTES_PER_MS = 4 * 1024;
+/** Far more than the answers of one process. */
+const MAX_OUTPUT_BYTES = 256 * 1024;
+/** What a process said last has arrived by then. */
+const AFTER_EXIT_MS = 200;
 /** The child's first descriptor after the three standard ones. */
 const FIRST_FD = 3;
 
 /** What the process is asked to do with one database. Numbers of descriptors are those of the child. */
 export interface ChildJob {
-  readonly id: number;
   /** The folder the database is in, and its name there. */
   readonly folder: number;
   readonly name: string;
@@ -33,17 +36,22 @@ export interface ChildJob {
   readonly check: boolean;
 }
 
-export type ChildAnswer = { readonly tookMs: number } & (
-  | { readonly kind: "copied" }
-  | {
-      /** `failed`: SQLite cannot, because of a lock, a journal or permissions. `lost`: not what was meant, or no answer. */
-      readonly kind: "corrupt" | "not_a_database" | "failed" | "lost";
-      readonly message: string;
-    }
-);
+const tookMs = z.number().min(0);
+const answerSchema = z.discriminatedUnion("kind", [
+  z.object({ kind: z.literal("copied"), tookMs }),
+  z.object({
+    /** `failed`: SQLite cannot, because of a lock, a journal or permissions. `lost`: not what was meant, or no answer. */
+    kind: z.enum(["corrupt", "not_a_database", "failed", "lost"]),
+    message: z.string(),
+    tookMs,
+  }),
+]);
+
+/** One line for each job, in their order. */
+export type ChildAnswer = Readonly<z.infer<typeof answerSchema>>;
 
 export interface Question {
-  readonly job: Omit<ChildJob, "id" | "folder" | "output">;
+  readonly job: Omit<ChildJob, "folder" | "output">;
   readonly folder: Dir;
   readonly output: OpenFile;
   /** For the time it may take. */
@@ -61,6 +69,12 @@ export interface SqliteProcessOptions {
 interface Waiting {
   readonly question: Question;
   readonly resolve: (answer: ChildAnswer) => void;
+}
+
+interface Ended {
+  readonly answered: number;
+  readonly reason: string;
+  readonly tookMs: number;
 }
 
 /** Asks short-lived processes about databases: one process at a time, and what is asked meanwhile goes to the next together. */
@@ -88,78 +102,122 @@ export class SqliteProcess {
   async #work(): Promise<void> {
     while (this.#waiting.length > 0) {
       const batch = this.#waiting.splice(0, BATCH);
-      const pending = new Map(batch.map((waiting, id) => [id, waiting]));
-      const settle = (id: number, answer: ChildAnswer): void => {
-        pending.get(id)?.resolve(answer);
-        pending.delete(id);
-      };
-      const message = await this.#run(batch, settle).catch((error: unknown) => String(error));
-      for (const { resolve } of pending.values()) resolve({ kind: "lost", message, tookMs: 0 });
+      const { answered, reason, tookMs } = await this.#run(batch);
+      const [culprit, ...others] = batch.slice(answered);
+      culprit?.resolve({ kind: "lost", message: reason, tookMs });
+      // It had not come to them yet.
+      this.#waiting.unshift(...others);
     }
     this.#running = false;
   }
 
-  /** Resolves when the process has ended, to why the jobs without an answer have none. */
-  async #run(
-    batch: readonly Waiting[],
-    settle: (id: number, answer: ChildAnswer) => void,
-  ): Promise<string> {
-    const { clock, user, signal } = this.#options;
-    if (signal.aborted) return "the reader was stopped";
-    const jobs = batch.map(({ question }, id) => ({
-      ...question.job,
-      id,
-      folder: FIRST_FD + 2 * id,
-      output: FIRST_FD + 2 * id + 1,
-    }));
-    const child = Bun.spawn(
-      [
-        process.execPath,
-        new URL("./sqlite-child.ts", import.meta.url).pathname,
-        JSON.stringify(jobs),
-      ],
-      {
-        // A folder of the agent's could hold settings for the runtime, and our environment holds secrets.
-        cwd: "/",
-        env: { BUN_RUNTIME_TRANSPILER_CACHE_PATH: "0" },
-        stdio: [
-          "ignore",
-          "pipe",
-          "ignore",
-          ...batch.flatMap(({ question }) => [question.folder.fd, question.output.fd]),
-        ],
-        ...(user ? { uid: user.uid, gid: user.gid } : {}),
-      },
-    );
-    const bytes = batch.reduce((sum, { question }) => sum + question.sizeBytes, 0);
-    const limitMs = MIN_LIMIT_MS + batch.length * LOCK_MS + bytes / BYTES_PER_MS;
+  /**
+   * Resolves when the process has ended, to how many answers it gave, in the order of the questions, why there are not
+   * more, and how long it was at the first that it did not answer. Never rejects.
+   */
+  async #run(batch: readonly Waiting[]): Promise<Ended> {
+    const { clock, signal } = this.#options;
+    let answered = 0;
+    let since = clock.monotonic();
     let reason = "the process that reads databases ended without an answer";
+    const ended = (): Ended => ({ answered, reason, tookMs: clock.monotonic() - since });
+    if (signal.aborted) return { ...ended(), reason: "the reader was stopped" };
+    let child: SqliteChild;
+    try {
+      child = this.#spawn(batch);
+    } catch (error) {
+      return { ...ended(), reason: String(error) };
+    }
     const kill = (why: string): void => {
       reason = why;
       child.kill("SIGKILL");
     };
-    const cancelLimit = clock.after(limitMs, () =>
-      kill(`not read within ${Math.round(limitMs / 1000)} s`),
-    );
+    let cancelLimit = (): void => undefined;
+    const next = (): void => {
+      cancelLimit();
+      since = clock.monotonic();
+      const { question } = batch[answered] ?? {};
+      const limitMs = MIN_LIMIT_MS + (question?.sizeBytes ?? 0) / BYTES_PER_MS;
+      cancelLimit = clock.after(limitMs, () =>
+        kill(`not read within ${Math.round(limitMs / 1000)} s`),
+      );
+    };
+    const take = (line: string): void => {
+      const answer = parseAnswer(line, clock.monotonic() - since);
+      const waiting = batch[answered];
+      if (!answer || !waiting) return kill("it said what is no answer");
+      waiting.resolve(answer);
+      answered += 1;
+      next();
+    };
     const onAbort = (): void => kill("the reader was stopped");
     signal.addEventListener("abort", onAbort, { once: true });
-    try {
-      let rest = "";
-      const decoder = new TextDecoder();
-      for await (const chunk of child.stdout as ReadableStream<Uint8Array>) {
-        const lines = (rest + decoder.decode(chunk, { stream: true })).split("\n");
-        rest = lines.pop() ?? "";
-        for (const line of lines) {
-          const { id, ...answer } = JSON.parse(line) as ChildAnswer & { id: number };
-          settle(id, answer);
-        }
-      }
-      await child.exited;
-      return reason;
-    } finally {
-      cancelLimit();
-      signal.removeEventListener("abort", onAbort);
-      child.kill("SIGKILL");
-    }
+    next();
+    const reader = child.stdout.getReader();
+    const reading = readLines(() => reader.read(), {
+      take,
+      onTooMuch: () => kill("it said too much"),
+    });
+    await child.exited;
+    // Whoever may trace the process may hold its output open, for as long as he likes.
+    await Promise.race([reading, clock.sleep(AFTER_EXIT_MS)]);
+    await reader.cancel().catch(() => undefined);
+    await reading;
+    cancelLimit();
+    signal.removeEventListener("abort", onAbort);
+    return ended();
+  }
+
+  #spawn(batch: readonly Waiting[]): SqliteChild {
+    const { user } = this.#options;
+    const jobs = batch.map(({ question }, id) => ({
+      ...question.job,
+      folder: FIRST_FD + 2 * id,
+      output: FIRST_FD + 2 * id + 1,
+    }));
+    const program = new URL("./sqlite-child.ts", import.meta.url).pathname;
+    return Bun.spawn([process.execPath, program, JSON.stringify(jobs)], {
+      // A folder of the agent's could hold settings for the runtime, and our environment holds secrets.
+      cwd: "/",
+      env: { BUN_RUNTIME_TRANSPILER_CACHE_PATH: "0" },
+      stdio: [
+        "ignore",
+        "pipe",
+        "ignore",
+        ...batch.flatMap(({ question }) => [question.folder.fd, question.output.fd]),
+      ],
+      ...(user ? { uid: user.uid, gid: user.gid } : {}),
+    }) as SqliteChild;
+  }
+}
+
+type SqliteChild = Pick<Bun.Subprocess<"ignore", "pipe", "ignore">, "stdout" | "exited" | "kill">;
+
+/** Takes lines until the end, or until there are more than there can be. Never rejects. */
+async function readLines(
+  read: () => Promise<{ readonly done: boolean; readonly value?: Uint8Array | undefined }>,
+  { take, onTooMuch }: { readonly take: (line: string) => void; readonly onTooMuch: () => void },
+): Promise<void> {
+  const decoder = new TextDecoder();
+  let rest = "";
+  let bytes = 0;
+  for (;;) {
+    const { done, value } = await read().catch(() => ({ done: true, value: undefined }));
+    if (done || !value) return;
+    bytes += value.length;
+    if (bytes > MAX_OUTPUT_BYTES) return onTooMuch();
+    const lines = (rest + decoder.decode(value, { stream: true })).split("\n");
+    rest = lines.pop() ?? "";
+    for (const line of lines) take(line);
+  }
+}
+
+/** The process runs as the agent's user, who can speak in its name: what it says is judged as anything from outside. */
+function parseAnswer(line: string, elapsedMs: number): ChildAnswer | undefined {
+  try {
+    const answer = answerSchema.parse(JSON.parse(line));
+    return { ...answer, tookMs: Math.min(answer.tookMs, elapsedMs) };
+  } catch {
+    return undefined;
   }
 }
