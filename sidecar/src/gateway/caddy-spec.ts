@@ -13,6 +13,7 @@ import {
 import { join } from "node:path";
 
 import type { ChildProbe, ChildService, ChildUser } from "./child-service.ts";
+import { holdPort } from "./held-port.ts";
 import { getJson } from "./http-probe.ts";
 
 const ADMISSION_TIMEOUT_MS = 30_000;
@@ -41,6 +42,7 @@ export function caddySpec(options: CaddyOptions): ChildService {
   const { caddy = "caddy", caddyfile, runtimeDir, ports, user, path } = options;
   const config = join(runtimeDir, "Caddyfile");
   const home = join(runtimeDir, "caddy");
+  let held: Disposable | undefined;
   const answers: ChildProbe = async (_running, signal) => {
     const { status } = await getJson(ports.public, "/machine/livez", signal);
     return status === 200 ? undefined : `/machine/livez answers ${status}`;
@@ -48,6 +50,8 @@ export function caddySpec(options: CaddyOptions): ChildService {
   return {
     name: "caddy",
     async launch() {
+      // From before the first start on: whoever takes the port between two starts answers in our place.
+      if (user) held ??= holdPort(ports.public, user);
       makeOurs(runtimeDir);
       mkdirSync(home, { recursive: true, mode: 0o700 });
       if (user) chownSync(home, user.uid, user.gid);
