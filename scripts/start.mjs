@@ -1,10 +1,11 @@
-import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { dirname, join, relative, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 
 import { installMachine } from "./install/machine.mjs";
 import { explain, say } from "./install/step.mjs";
+import { claim } from "./local/claim.mjs";
 import { requireFreePorts } from "./local/free-ports.mjs";
+import { hasLeftovers } from "./local/leftovers.mjs";
 import { HELP, parseOptions, UsageError } from "./local/options.mjs";
 import { showProgress } from "./local/progress.mjs";
 import { localEnvironment } from "./local/settings.mjs";
@@ -25,10 +26,21 @@ async function start() {
     return 0;
   }
   const home = resolve(options.dir ?? join(root, ".local/machine"));
+  const held = claim(join(home, "pid"));
+  try {
+    return await run({ options, home, held });
+  } finally {
+    held.release();
+  }
+}
+
+async function run({ options, home, held }) {
   const log = join(home, "sidecar.log");
-  const pidFile = join(home, "pid");
-  requireNoOther(pidFile);
-  await requireFreePorts(options.ports);
+  if (hasLeftovers(process.env.DATA_DIR || join(home, "data"))) {
+    say("A sidecar was killed here before; what it left running is ended first");
+  } else {
+    await requireFreePorts(options.ports);
+  }
 
   const interrupted = new AbortController();
   let sidecar;
@@ -44,11 +56,10 @@ async function start() {
   const machine = await installMachine(root, { signal });
   signal.throwIfAborted();
 
-  mkdirSync(home, { recursive: true, mode: 0o700 });
   const env = localEnvironment(home, { ports: options.ports, machine, env: process.env });
   say(`Starting the machine; its log goes to ${shown(log)}`);
   sidecar = startSidecar({ bun: machine.bun, main, env, log });
-  writeFileSync(pidFile, String(sidecar.pid));
+  held.pass(sidecar.pid);
   const endLog = options.log ? followLog(log, sidecar.logStart) : () => {};
 
   const gone = new AbortController();
@@ -64,11 +75,12 @@ async function start() {
   if (outcome !== "ended") printSummary({ outcome, env, home, log, ports: options.ports });
   const code = await exited;
   endLog();
-  rmSync(pidFile, { force: true });
-  if (outcome === "ended" && !signal.aborted) {
-    console.error(`The sidecar ended with ${code} before it was ready. The end of its log:`);
+  if (!signal.aborted && (outcome === "ended" || code !== 0)) {
+    const when = outcome === "ended" ? " before it was ready" : "";
+    console.error(`The sidecar ended by itself with ${code}${when}. The end of its log:`);
     for (const line of lastLines(log, { from: sidecar.logStart, count: 20 }))
       console.error(`  ${line}`);
+    console.error("What it may have left running is ended at the next start: npm start");
     return code || 1;
   }
   say(`Stopped (exit code ${code})`);
@@ -83,8 +95,8 @@ function printSummary({ outcome, env, home, log, ports: { PORT, PUBLIC_PORT } })
   console.log(`
 ${outcome === "ready" ? `Ready after ${seconds} s.` : `Not ready after ${seconds} s, and still trying; files and status are served all the same.`}
 
-  Control UI   ${publicOrigin}/
-  Token        ${env.OPENCLAW_GATEWAY_TOKEN}
+  Control UI   ${publicOrigin}/#token=${encodeURIComponent(env.OPENCLAW_GATEWAY_TOKEN)}
+  Token        ${token}
   Health       http://127.0.0.1:${PORT}/readyz
   Log          ${shown(log)}
   Volume       ${env.DATA_DIR}
@@ -101,18 +113,6 @@ Ctrl-C stops it.
 function shown(path) {
   const short = relative(process.cwd(), path);
   return short.startsWith("..") ? path : short;
-}
-
-/** Two machines on one volume would undo each other's work. */
-function requireNoOther(pidFile) {
-  let pid;
-  try {
-    pid = Number(readFileSync(pidFile, "utf8"));
-    if (!readFileSync(`/proc/${pid}/cmdline`, "utf8").includes(main)) return;
-  } catch {
-    return;
-  }
-  throw new UsageError(`This machine is already running (pid ${pid}). Stop it first: kill ${pid}`);
 }
 
 function explainHere(error) {

@@ -1,6 +1,8 @@
 import { say } from "../install/step.mjs";
 
 const POLL_EVERY_MS = 250;
+/** Rarer: each look at the status is a line in the machine's log. */
+const STATUS_EVERY_MS = 1_000;
 const ANSWER_WITHIN_MS = 2_000;
 const RESTORE_LINE_EVERY_MS = 2_000;
 
@@ -13,10 +15,15 @@ export async function showProgress({ origin, token, limitMs, signal }) {
   const deadline = Date.now() + limitMs;
   let shown = "";
   let restoreShownAt = 0;
+  let status;
+  let statusAt = 0;
   while (!signal.aborted) {
     const ready = await getJson(`${origin}/readyz`, { signal });
-    const status = await getJson(`${origin}/machine/status`, { token, signal });
     if (ready?.status === 200) return "ready";
+    if (Date.now() - statusAt >= STATUS_EVERY_MS) {
+      status = await getJson(`${origin}/machine/status`, { token, signal });
+      statusAt = Date.now();
+    }
     if (Date.now() > deadline && !status?.body?.backup?.restore) return "late";
     const line = describe(ready?.body, status?.body);
     if (line !== shown && line !== "") say(line);

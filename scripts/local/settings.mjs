@@ -17,7 +17,7 @@ export function localEnvironment(home, { ports, machine, env }) {
   mkdirSync(join(home, "store"), { recursive: true });
   return {
     USER_ID: "local",
-    OPENCLAW_GATEWAY_TOKEN: readOrMakeToken(join(home, "token")),
+    OPENCLAW_GATEWAY_TOKEN: keepToken(join(home, "token"), env.OPENCLAW_GATEWAY_TOKEN),
     DATA_DIR: join(home, "data"),
     BACKUP_URL: pathToFileURL(join(home, "store")).href,
     PUBLIC_ORIGIN: `http://127.0.0.1:${ports.PUBLIC_PORT}`,
@@ -34,17 +34,23 @@ export function localEnvironment(home, { ports, machine, env }) {
   };
 }
 
-function readOrMakeToken(path) {
-  try {
-    const token = readFileSync(path, "utf8").trim();
-    if (token.length >= 8) return token;
-  } catch (error) {
-    if (error.code !== "ENOENT") throw error;
-  }
-  const token = randomBytes(24).toString("hex");
-  writeFileSync(path, `${token}\n`, { mode: 0o600 });
+/** The token of this machine, the caller's where there is one, in a file for the commands that need it. */
+function keepToken(path, given) {
+  const known = readToken(path);
+  const token = given || known || randomBytes(24).toString("hex");
+  if (token !== known) writeFileSync(path, `${token}\n`, { mode: 0o600 });
   chmodSync(path, 0o600);
   return token;
+}
+
+function readToken(path) {
+  try {
+    const token = readFileSync(path, "utf8").trim();
+    return token.length >= 8 ? token : undefined;
+  } catch (error) {
+    if (error.code !== "ENOENT") throw error;
+    return undefined;
+  }
 }
 
 /** The kernel takes 107 bytes for a socket's path; a deep clone gets a place in the temporary folder. */

@@ -19,18 +19,11 @@ test(
     using dir = tempDir();
     const ports = await freePorts(3);
     await using first = start(dir.path, ports);
-    await until(
-      () => {
-        if (first.exitCode() !== null) throw new Error(`It ended:\n${first.output()}`);
-        return first.output().includes("Ctrl-C stops it");
-      },
-      "the machine is ready",
-      READY_LIMIT_MS,
-    );
+    await ready(first);
     const token = readFileSync(join(dir.path, "token"), "utf8").trim();
 
-    expect(first.output()).toContain(`http://127.0.0.1:${ports[1]}/`);
-    expect(first.output()).toContain(token);
+    expect(first.output()).toContain(`Control UI   http://127.0.0.1:${ports[1]}/`);
+    expect(first.output()).toContain(`/#token=${token}`);
     expect(statSync(join(dir.path, "token")).mode & 0o777).toBe(0o600);
     expect(readFileSync(join(dir.path, "sidecar.log"), "utf8")).not.toContain(token);
     const listing = await fetch(`http://127.0.0.1:${ports[1]}/files/list?path=/data/workspace`, {
@@ -47,6 +40,41 @@ test(
     first.signal("SIGINT");
     expect(await first.exited).toBe(0);
     expect(first.output()).toContain("Stopped (exit code 0)");
+  },
+  LIMIT_MS,
+);
+
+test(
+  "npm start says how a sidecar ended that was killed, and starts again on the ports its children hold",
+  async () => {
+    using dir = tempDir();
+    const ports = await freePorts(3);
+    await using first = start(dir.path, ports);
+    await ready(first);
+    process.kill(Number(readFileSync(join(dir.path, "pid"), "utf8")), "SIGKILL");
+    expect(await first.exited).toBe(137);
+    expect(first.output()).toContain("ended by itself with 137");
+
+    await using second = start(dir.path, ports);
+    await ready(second);
+    expect(second.output()).toContain("what it left running is ended first");
+    second.signal("SIGINT");
+    expect(await second.exited).toBe(0);
+  },
+  LIMIT_MS,
+);
+
+test(
+  "npm start keeps the token that the environment names where its commands look for it",
+  async () => {
+    using dir = tempDir();
+    const token = "a token of one's own".replaceAll(" ", "-");
+    await using run = start(dir.path, await freePorts(3), {
+      env: { OPENCLAW_GATEWAY_TOKEN: token },
+    });
+    await ready(run);
+
+    expect(readFileSync(join(dir.path, "token"), "utf8").trim()).toBe(token);
   },
   LIMIT_MS,
 );
@@ -69,13 +97,28 @@ test.each([
   [["--nope"], "npm start -- --help"],
 ])("npm start %p ends with what is wrong", async (flags, said) => {
   using dir = tempDir();
-  await using run = start(dir.path, [], flags);
+  await using run = start(dir.path, [], { flags });
 
   expect(await run.exited).toBe(2);
   expect(run.output()).toContain(said);
 });
 
-function start(dir: string, ports: readonly number[], flags: readonly string[] = []) {
+async function ready(run: ReturnType<typeof start>): Promise<void> {
+  await until(
+    () => {
+      if (run.exitCode() !== null) throw new Error(`It ended:\n${run.output()}`);
+      return run.output().includes("Ctrl-C stops it");
+    },
+    "the machine is ready",
+    READY_LIMIT_MS,
+  );
+}
+
+function start(
+  dir: string,
+  ports: readonly number[],
+  { flags = [], env = {} }: { readonly flags?: readonly string[]; readonly env?: object } = {},
+) {
   const names = ["--port", "--public-port", "--gateway-port"];
   const chosen = ports.flatMap((port, index) => [names[index] ?? "", String(port)]);
   const child = Bun.spawn(["node", START, "--dir", dir, ...chosen, ...flags], {
@@ -83,6 +126,7 @@ function start(dir: string, ports: readonly number[], flags: readonly string[] =
       PATH: process.env["PATH"],
       HOME: process.env["HOME"],
       GATEWAY_COMMAND: JSON.stringify([process.execPath, STUB]),
+      ...env,
     },
     stdout: "pipe",
     stderr: "pipe",
