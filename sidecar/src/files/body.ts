@@ -1,6 +1,7 @@
 import type { z } from "zod";
 
 import { FilesError } from "./files-error.ts";
+import type { MemoryShare } from "./memory-budget.ts";
 
 /** A body to read. */
 export interface Incoming {
@@ -50,11 +51,17 @@ export async function* bodyChunks({
   }
 }
 
-/** The body as JSON of the given shape. Throws FilesError. */
-export async function jsonBody<T>(incoming: Incoming, schema: z.ZodType<T>): Promise<T> {
+/** The body as JSON of the given shape, which is held in memory as `share`. Throws FilesError. */
+export async function jsonBody<T>(
+  incoming: Incoming & { readonly share: MemoryShare },
+  schema: z.ZodType<T>,
+): Promise<T> {
   checkDeclaredLength(incoming);
   const chunks: Uint8Array[] = [];
-  for await (const chunk of bodyChunks(incoming)) chunks.push(chunk);
+  for await (const chunk of bodyChunks(incoming)) {
+    incoming.share.add(chunk.byteLength);
+    chunks.push(chunk);
+  }
   let value: unknown;
   try {
     value = JSON.parse(Buffer.concat(chunks).toString("utf8"));

@@ -5,6 +5,8 @@ import { extname } from "node:path";
 import type { Dir } from "../volume/dir.ts";
 import type { Root } from "../volume/root.ts";
 import { isVolumeError, volumeError } from "../volume/volume-error.ts";
+import { FilesError } from "./files-error.ts";
+import type { MemoryShare } from "./memory-budget.ts";
 import { spellChild, type RequestPath } from "./paths.ts";
 
 /** One row of a listing, as it goes over the wire. */
@@ -20,6 +22,17 @@ export interface ListedEntry {
   readonly extension?: string;
 }
 
+export interface ListOptions {
+  readonly signal: AbortSignal;
+  readonly share: MemoryShare;
+  /** Default 50,000. */
+  readonly maxEntries?: number | undefined;
+}
+
+/** Sorting more would hold up everything else. */
+const MAX_ENTRIES = 50_000;
+/** What one takes on the way to the answer. */
+const ENTRY_BYTES = 1_024;
 /** Entries looked at before others get a turn of the event loop. */
 const CHUNK = 128;
 /** One for all: making one costs more than a thousand comparisons. */
@@ -27,15 +40,23 @@ const collator = new Intl.Collator("en");
 
 /**
  * What is in the folder, folders first, then by name; dotfiles and private folders are left out. A link shows as what it
- * leads to, and as itself (a file) where it leads nowhere or out of the volume. Throws VolumeError.
+ * leads to, and as itself (a file) where it leads nowhere or out of the volume. Throws VolumeError, FilesError `too_large`
+ * where there are too many.
  */
 export async function listFolder(
   root: Root,
   at: RequestPath,
-  signal: AbortSignal,
+  { signal, share, maxEntries = MAX_ENTRIES }: ListOptions,
 ): Promise<ListedEntry[]> {
   using dir = root.dir(at.path);
   const names = await namesIn(dir);
+  if (names.length > maxEntries) {
+    throw new FilesError(
+      "too_large",
+      `Cannot list "${dir.path}": it has ${names.length} entries, more than ${maxEntries}`,
+    );
+  }
+  share.grow(names.length * ENTRY_BYTES);
   const entries: ListedEntry[] = [];
   for (const [index, name] of names.entries()) {
     if (index % CHUNK === CHUNK - 1) {

@@ -9,7 +9,9 @@ import { VolumeError, isVolumeError } from "../volume/volume-error.ts";
 import { bodyChunks, checkDeclaredLength, jsonBody, type Incoming } from "./body.ts";
 import { errorAnswer } from "./error-answer.ts";
 import { FilesError } from "./files-error.ts";
+import { heldJson } from "./held-json.ts";
 import { listFolder } from "./listing.ts";
+import { MemoryBudget, type MemoryShare } from "./memory-budget.ts";
 import { resolvePath, type RequestPath } from "./paths.ts";
 import { moveBody, writeBody } from "./schema.ts";
 import { Downloads, readWhole, storeFile } from "./transfer.ts";
@@ -19,6 +21,8 @@ const MB = 1024 * 1024;
 const JSON_FACTOR = 6;
 const JSON_FRAME_BYTES = 1_024;
 const MOVE_BODY_BYTES = 64 * 1024;
+/** Two of the longest bodies of /write, as they come. */
+const HELD_BYTES = 128 * MB;
 
 interface FilesLimits {
   /** Largest file that /read answers; default 10 MB. */
@@ -27,6 +31,10 @@ interface FilesLimits {
   readonly writeBytes: number;
   /** Largest upload; default 100 MB. */
   readonly uploadBytes: number;
+  /** Most entries of a folder that /list answers; default 50,000. */
+  readonly listEntries: number | undefined;
+  /** What all requests together may hold in memory of what they are sent and answer; default 128 MB. */
+  readonly heldBytes: number;
 }
 
 /** Why nothing may be written now. */
@@ -52,13 +60,26 @@ export interface FilesOptions {
 /** The routes of /files, without auth: whoever mounts them checks it. Source: files-api.md. */
 export function createFilesRoutes(options: FilesOptions): Hono {
   const { root, clock, workspace = "workspace", owner, writable } = options;
-  const { readBytes, writeBytes, uploadBytes } = {
+  const { readBytes, writeBytes, uploadBytes, listEntries, heldBytes } = {
     readBytes: 10 * MB,
     writeBytes: 10 * MB,
     uploadBytes: 100 * MB,
+    listEntries: undefined,
+    heldBytes: HELD_BYTES,
     ...options.limits,
   };
   const downloads = new Downloads(root, clock);
+  const memory = new MemoryBudget(heldBytes);
+  /** For answers that give their share back when they were sent. */
+  const holding = async (answer: (share: MemoryShare) => Promise<Response>): Promise<Response> => {
+    const share = memory.open();
+    try {
+      return await answer(share);
+    } catch (error) {
+      share[Symbol.dispose]();
+      throw error;
+    }
+  };
   const at = (spelled: string): RequestPath => resolvePath(root, { spelled, workspace });
   const queried = (c: Context): RequestPath => at(pathParameter(c));
   const writes = refuseUnless(writable, { evenWhenFull: false });
@@ -68,17 +89,27 @@ export function createFilesRoutes(options: FilesOptions): Hono {
 
   routes.get("/list", async (c) => {
     const folder = at(c.req.query("path") === undefined ? "" : pathParameter(c));
-    return c.json({ files: await listFolder(root, folder, c.req.raw.signal) });
+    return holding(async (share) => {
+      const { signal } = c.req.raw;
+      const files = await listFolder(root, folder, { signal, share, maxEntries: listEntries });
+      return heldJson(c, { files }, share);
+    });
   });
 
-  routes.get("/read", async (c) => c.json(await readWhole(root, queried(c).path, readBytes)));
+  routes.get("/read", (c) =>
+    holding(async (share) => {
+      const answer = await readWhole(root, queried(c).path, { limitBytes: readBytes, share });
+      return heldJson(c, answer, share);
+    }),
+  );
 
   routes.get("/download", (c) => downloads.answer(queried(c), c.req.method));
 
   routes.post("/write", writes, async (c) => {
     const { path, spelled } = queried(c);
+    using share = memory.open();
     const body = incoming(c, writeBytes * JSON_FACTOR + JSON_FRAME_BYTES);
-    const { content } = await jsonBody(body, writeBody);
+    const { content } = await jsonBody({ ...body, share }, writeBody);
     const bytes = Buffer.from(content);
     const size = await storeFile(root, { path, content: bytes }, { owner, maxBytes: writeBytes });
     return c.json({ success: true, path: spelled, size });
@@ -107,7 +138,8 @@ export function createFilesRoutes(options: FilesOptions): Hono {
   });
 
   routes.post("/move", frees, async (c) => {
-    const { from, to } = await jsonBody(incoming(c, MOVE_BODY_BYTES), moveBody);
+    using share = memory.open();
+    const { from, to } = await jsonBody({ ...incoming(c, MOVE_BODY_BYTES), share }, moveBody);
     await moveEntry(root, { from: at(from).path, to: at(to).path }, { owner });
     return c.json({ success: true });
   });

@@ -9,6 +9,7 @@ import { writeFileAtomic } from "../volume/atomic.ts";
 import type { Owner } from "../volume/dir.ts";
 import type { Root } from "../volume/root.ts";
 import { FilesError } from "./files-error.ts";
+import type { MemoryShare } from "./memory-budget.ts";
 import type { RequestPath } from "./paths.ts";
 
 /** The answer of `GET /read`. */
@@ -20,9 +21,18 @@ export interface ReadAnswer {
   readonly encoding: "utf-8" | "base64";
 }
 
+export interface ReadOptions {
+  readonly limitBytes: number;
+  readonly share: MemoryShare;
+}
+
 /** The whole of a file of at most `limitBytes`, byte for byte (a byte order mark too). Throws FilesError, VolumeError. */
-export async function readWhole(root: Root, path: string, limitBytes: number): Promise<ReadAnswer> {
-  const bytes = await readBytes(root, path, limitBytes);
+export async function readWhole(
+  root: Root,
+  path: string,
+  options: ReadOptions,
+): Promise<ReadAnswer> {
+  const bytes = await readBytes(root, path, options);
   try {
     const content = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
     return { content, size: bytes.byteLength, encoding: "utf-8" };
@@ -116,7 +126,11 @@ function typeOf(name: string): string {
 
 const readLater = promisify(read);
 
-async function readBytes(root: Root, path: string, limitBytes: number): Promise<Buffer> {
+async function readBytes(
+  root: Root,
+  path: string,
+  { limitBytes, share }: ReadOptions,
+): Promise<Buffer> {
   using place = root.target(path);
   const fd = place.dir.openFile(place.name);
   try {
@@ -127,6 +141,7 @@ async function readBytes(root: Root, path: string, limitBytes: number): Promise<
         `Cannot read "${place.path}": it has ${size} bytes, more than ${limitBytes}`,
       );
     }
+    share.grow(size);
     const bytes = Buffer.alloc(size);
     let done = 0;
     while (done < size) {
