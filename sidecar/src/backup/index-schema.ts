@@ -75,11 +75,15 @@ export function openIndexDatabase(
   }
 }
 
-/** SQLite's "malformed" and "not a database" as IndexError; anything else as it is. */
+/** SQLite's "malformed" and "not a database" as IndexError; what else it says with the name of the file; anything else as it is. */
 export function asIndexError(error: unknown, path: string): unknown {
-  const code = (error as { code?: string } | undefined)?.code ?? "";
-  if (!code.startsWith("SQLITE_CORRUPT") && !code.startsWith("SQLITE_NOTADB")) return error;
-  return new IndexError("corrupt", `Cannot read the index "${path}": it is damaged`, {
-    cause: error,
-  });
+  const { code = "", message = "" } = (error ?? {}) as { code?: string; message?: string };
+  if (code.startsWith("SQLITE_CORRUPT") || code.startsWith("SQLITE_NOTADB")) {
+    return new IndexError("corrupt", `Cannot read the index "${path}": it is damaged`, {
+      cause: error,
+    });
+  }
+  if (!code.startsWith("SQLITE_")) return error;
+  const advice = "check that the volume can be written to and has room, or attach another one";
+  return new Error(`Cannot use the index "${path}": ${message}; ${advice}`, { cause: error });
 }

@@ -11,8 +11,10 @@ import { Server } from "../server/server.ts";
 import type { CountingStore } from "../store/counting.ts";
 import type { Exit, ServiceStatus } from "../supervisor/spec.ts";
 import { Watchdog } from "../supervisor/watchdog.ts";
+import type { Dir } from "../volume/dir.ts";
 import { OWN_FOLDER } from "../volume/marker.ts";
 import { Root } from "../volume/root.ts";
+import { isVolumeError } from "../volume/volume-error.ts";
 import { Children } from "./children.ts";
 import { Disk } from "./disk.ts";
 import { furnish } from "./furnish.ts";
@@ -21,7 +23,7 @@ import { machineReport } from "./machine-report.ts";
 import { machineServices } from "./services.ts";
 import { Status } from "./status.ts";
 import { userStore } from "./user-store.ts";
-import { VolumeLife } from "./volume-life.ts";
+import { VolumeLife, type VolumeEvent } from "./volume-life.ts";
 
 export interface AssemblyOptions {
   readonly config: Config;
@@ -163,18 +165,27 @@ export class Assembly {
         this.#status.event("config_repaired", details);
       },
     });
-    // Held for as long as the process lives: children.json is written through it.
-    const dir = this.#root.dir(OWN_FOLDER, { links: "refuse", create: { mode: 0o700 } });
     return new Children({
       config,
       specs,
-      dir,
+      dir: this.#openOwnFolder(),
       clock,
       log,
       redact,
       onChange: (status) => this.#onService(status),
       onExit: (service, exit) => this.#onExit(service, exit),
     });
+  }
+
+  /** Our folder on the volume, open for as long as the process lives; undefined where the disk will not have it, which the boot then says. */
+  #openOwnFolder(): Dir | undefined {
+    try {
+      return this.#root.dir(OWN_FOLDER, { links: "refuse", create: { mode: 0o700 } });
+    } catch (error) {
+      if (!isVolumeError(error)) throw error;
+      this.#options.log.error({ error }, "Cannot keep track of the children on the volume");
+      return undefined;
+    }
   }
 
   #makeVolume(store: CountingStore | undefined): VolumeLife {
@@ -192,7 +203,7 @@ export class Assembly {
         furnish({ ...how, config, environment, owner: this.#users.agent, clock, log }),
       endGateway: () => this.#children.endGateway(),
       withoutGateway: (work) => this.#children.withoutGateway(work),
-      onEvent: (event) => this.#onBackup(event),
+      onEvent: (event) => this.#onVolume(event),
       onChange: () => this.#status.refresh(),
     });
   }
@@ -274,7 +285,7 @@ export class Assembly {
     if (!asked) this.#status.event("restart", { service, code, signal, oomKilled });
   }
 
-  #onBackup(event: Parameters<ConstructorParameters<typeof VolumeLife>[0]["onEvent"]>[0]): void {
+  #onVolume(event: VolumeEvent): void {
     switch (event.type) {
       case "restored":
       case "restore_failed":

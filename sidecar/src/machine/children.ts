@@ -6,12 +6,13 @@ import { stopBudget } from "../stop-budget.ts";
 import type { Exit, ServiceSpec, ServiceStatus } from "../supervisor/spec.ts";
 import { Supervisor } from "../supervisor/supervisor.ts";
 import type { Dir } from "../volume/dir.ts";
+import { isVolumeError } from "../volume/volume-error.ts";
 
 export interface ChildrenOptions {
   readonly config: Config;
   readonly specs: readonly ServiceSpec[];
-  /** Our own folder on the volume; stays open as long as the process lives. */
-  readonly dir: Dir;
+  /** Our own folder on the volume, where the children are written down; stays open as long as the process lives. */
+  readonly dir: Dir | undefined;
   readonly clock: Clock;
   readonly log: Logger;
   readonly redact: (text: string) => string;
@@ -44,7 +45,13 @@ export class Children {
 
   /** Ends what a killed life left behind, and passes the children's lines on. */
   async begin(): Promise<void> {
-    await this.#supervisor.boot();
+    try {
+      await this.#supervisor.boot();
+    } catch (error) {
+      // A disk that fails is for the boot of the volume to tell; without it nothing of the machine could be seen.
+      if (!isVolumeError(error)) throw error;
+      this.#options.log.error({ error }, "Cannot read which children a killed sidecar had");
+    }
     this.#supervisor.follow(({ service, stream, line, dropped }) =>
       this.#options.log.info({ service, stream, dropped }, line),
     );

@@ -19,6 +19,9 @@ import {
   type RestingState,
 } from "./volume-phase.ts";
 
+/** Something that happened to the volume or its backup. */
+export type VolumeEvent = BootEvent | ReplicatorEvent;
+
 export interface VolumeLifeOptions {
   readonly root: Root;
   readonly user: string;
@@ -38,7 +41,7 @@ export interface VolumeLifeOptions {
   readonly endGateway: () => Promise<void>;
   /** Ends the gateway while the volume is brought up to date, and starts it again. */
   readonly withoutGateway: (work: () => Promise<void>) => Promise<void>;
-  readonly onEvent: (event: BootEvent | ReplicatorEvent) => void;
+  readonly onEvent: (event: VolumeEvent) => void;
   /** Something that shows in the status has changed. */
   readonly onChange: () => void;
 }

@@ -393,3 +393,26 @@ test(
   },
   LIMIT_MS,
 );
+
+test(
+  "a volume that has become read-only halts the machine visibly: it stays up, says so, and commits nothing",
+  async () => {
+    using folder = tempDir();
+    {
+      await using machine = await MachineProcess.start({ folder: folder.path });
+      await machine.untilReady();
+      await machine.sync();
+      await machine.stop();
+    }
+    const data = join(folder.path, "data");
+    const mounts = `mount --bind "$0" "$0" && mount -o remount,ro,bind "$0" && exec "$@"`;
+    const wrapper = ["unshare", "--mount", "--fork", "--kill-child", "sh", "-c", mounts, data];
+    await using machine = await MachineProcess.start({ folder: folder.path, wrapper });
+    const report = await machine.untilReport(({ state }) => state === "degraded", "it is degraded");
+    expect(JSON.stringify(report.reasons)).toContain("check that the volume can be written to");
+    expect(report.services.find((service) => service.name === "gateway")?.state).toBe("initial");
+    expect((await machine.fetch("/livez")).status).toBe(200);
+    expect(await machine.stop()).toBe(0);
+  },
+  LIMIT_MS,
+);
