@@ -18,6 +18,14 @@ export interface StateInputs {
   readonly causes: readonly Cause[];
 }
 
+/** What is another than before. */
+export interface StateChange {
+  /** The state before; undefined where it is still the same. */
+  readonly before: MachineState | undefined;
+  readonly appeared: readonly Reason[];
+  readonly gone: readonly Reason[];
+}
+
 /** The machine's state from what its parts say. A machine that is still booting is not degraded for what is yet to come. */
 export function machineState(inputs: StateInputs): MachineState {
   if (inputs.stopping) return "stopping";
@@ -26,7 +34,7 @@ export function machineState(inputs: StateInputs): MachineState {
   return inputs.causes.length > 0 ? "degraded" : "ready";
 }
 
-/** Remembers since when the machine is in its state and each cause holds, and says when the state changed. */
+/** Remembers since when the machine is in its state and each cause holds, and says what has changed. */
 export class StateHistory {
   readonly #clock: Clock;
   #state: MachineState = "booting";
@@ -51,20 +59,28 @@ export class StateHistory {
     return this.#reasons;
   }
 
-  /** Takes in what holds now. Returns the state before, if it is another one now. */
-  update(inputs: StateInputs): MachineState | undefined {
+  /** Takes in what holds now. A cause stays the same one while its part and kind do, whatever its message says. */
+  update(inputs: StateInputs): StateChange {
     const now = new Date(this.#clock.now()).toISOString();
-    this.#reasons = inputs.causes.map((cause) => {
-      const known = this.#reasons.find(
-        (reason) => reason.part === cause.part && reason.kind === cause.kind,
-      );
-      return { ...cause, since: known?.since ?? now };
-    });
+    const known = this.#reasons;
+    this.#reasons = inputs.causes.map((cause) => ({
+      ...cause,
+      since: known.find((reason) => isSame(reason, cause))?.since ?? now,
+    }));
     const state = machineState(inputs);
-    if (state === this.#state) return undefined;
-    const before = this.#state;
-    this.#state = state;
-    this.#since = this.#clock.now();
-    return before;
+    const before = state === this.#state ? undefined : this.#state;
+    if (before !== undefined) {
+      this.#state = state;
+      this.#since = this.#clock.now();
+    }
+    return {
+      before,
+      appeared: this.#reasons.filter((reason) => !known.some((other) => isSame(reason, other))),
+      gone: known.filter((reason) => !this.#reasons.some((other) => isSame(reason, other))),
+    };
   }
+}
+
+function isSame(one: Cause, other: Cause): boolean {
+  return one.part === other.part && one.kind === other.kind;
 }

@@ -69,7 +69,7 @@ function backupReport({ volume, storeName }: ReportSources): Report["backup"] {
   return {
     state: volume.restingState,
     position: volume.position,
-    lagMs: volume.unsettledMs,
+    lagMs: Math.round(volume.unsettledMs),
     pendingFiles: 0,
     pendingBytes: 0,
     skipped: [],

@@ -1,11 +1,12 @@
 import { ControlPlane } from "../health/control-plane.ts";
-import { StateHistory, type Cause } from "../health/reasons.ts";
+import { StateHistory, type Cause, type StateChange } from "../health/reasons.ts";
 import type { MachineEventType } from "../health/report.ts";
 import type { Readiness } from "../health/routes.ts";
 import type { Clock } from "../platform/clock.ts";
 import type { Logger } from "../platform/log.ts";
 import type { ServiceStatus } from "../supervisor/spec.ts";
 import type { Disk } from "./disk.ts";
+import { serviceCause } from "./service-cause.ts";
 import type { VolumeLife } from "./volume-life.ts";
 
 /** The parts that the machine's state follows from. */
@@ -92,21 +93,34 @@ export class Status {
     const { volume } = this.#sources;
     const causes = this.#causes();
     const booted = this.#isBooted();
-    const before = this.history.update({
+    const change = this.history.update({
       stopping: this.#stopping,
       restoring: volume.isRestoring,
       booted,
       causes,
     });
-    if (before === undefined) return;
     const { state } = this.history;
-    const fields = { state, before, reasons: causes.map(({ part, kind }) => `${part}: ${kind}`) };
+    const { before } = change;
+    if (before === undefined) {
+      if (state === "degraded") this.#tellOf(change);
+      return;
+    }
+    const fields = { state, before, reasons: causes.map(inWords) };
     if (state === "degraded") this.#log.warn(fields, "The machine is degraded");
     else this.#log.info(fields, "The machine's state changed");
     if (state === "ready") this.event(this.#wasReady ? "recovered" : "ready", {});
     if (state === "degraded") this.event("degraded", { reasons: causes });
     this.#wasReady ||= state === "ready";
     this.#plane?.changed();
+  }
+
+  /** Says what else is wrong now with a machine that was degraded before, and what is not any more. */
+  #tellOf({ appeared, gone }: StateChange): void {
+    for (const reason of appeared)
+      this.#log.warn({ reason: inWords(reason) }, "Something else is wrong with the machine");
+    for (const reason of gone)
+      this.#log.info({ reason: inWords(reason) }, "Something is not wrong any more");
+    if (appeared.length + gone.length > 0) this.#plane?.changed();
   }
 
   event(type: MachineEventType, details: Readonly<Record<string, unknown>>): void {
@@ -131,10 +145,8 @@ export class Status {
     if (this.#failure !== undefined)
       causes.unshift({ part: "machine", kind: "failed", message: this.#failure });
     for (const service of services()) {
-      // What has not been started yet is no fault of its own.
-      if (service.ready || service.state === "initial") continue;
-      const message = service.reason ?? `The ${service.name} is ${service.state}`;
-      causes.push({ part: service.name, kind: service.state, message });
+      const cause = serviceCause(service);
+      if (cause) causes.push(cause);
     }
     if (disk.isLow) {
       const { free } = disk.space;
@@ -143,4 +155,8 @@ export class Status {
     }
     return causes;
   }
+}
+
+function inWords({ part, message }: Cause): string {
+  return `${part}: ${message}`;
 }

@@ -190,6 +190,16 @@ test("neither query strings nor headers are in its log", async () => {
   }
 });
 
+test("checks are not in its log", async () => {
+  await using front = await startFront();
+  await front.ask("/machine/livez");
+  await front.ask("/machine/readyz");
+  await front.ask("/machine/status");
+  const logged = (part: string) => front.child.lines.some((line) => line.includes(part));
+  await until(() => logged('"/machine/status"'), "the request to be logged");
+  expect(logged("livez") || logged("readyz")).toBe(false);
+});
+
 test("one SIGTERM ends it", async () => {
   await using front = await startFront();
   await front.spec.stop?.(front.child.running, {

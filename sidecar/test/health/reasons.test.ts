@@ -20,12 +20,25 @@ test("StateHistory keeps since when a cause holds while it holds, and forgets it
   const clock = new ManualClock(0);
   const history = new StateHistory(clock);
   const inputs = { stopping: false, restoring: false, booted: true, causes: [CAUSE] };
-  expect(history.update(inputs)).toBe("booting");
+  expect(history.update(inputs)).toMatchObject({ before: "booting", appeared: [CAUSE], gone: [] });
   await clock.advance(5_000);
-  expect(history.update(inputs)).toBeUndefined();
+  expect(history.update({ ...inputs, causes: [{ ...CAUSE, message: "Still" }] })).toEqual({
+    before: undefined,
+    appeared: [],
+    gone: [],
+  });
   expect(history.reasons[0]?.since).toBe(new Date(0).toISOString());
-  expect(history.update({ ...inputs, causes: [] })).toBe("degraded");
+  expect(history.update({ ...inputs, causes: [] })).toMatchObject({
+    before: "degraded",
+    appeared: [],
+    gone: [{ part: "backup", kind: "unreachable" }],
+  });
   expect(history.since).toBe(new Date(5_000).toISOString());
   history.update(inputs);
+  const other = { ...CAUSE, part: "gateway" };
+  expect(history.update({ ...inputs, causes: [CAUSE, other] })).toMatchObject({
+    before: undefined,
+    appeared: [other],
+  });
   expect(history.reasons[0]?.since).toBe(new Date(5_000).toISOString());
 });

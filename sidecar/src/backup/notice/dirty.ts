@@ -60,7 +60,7 @@ export class DirtySet {
       for (const since of rank.values()) oldest = Math.min(oldest, since);
     }
     for (const { since } of this.#taken) oldest = Math.min(oldest, since);
-    return oldest === Infinity ? 0 : this.#clock.monotonic() - oldest;
+    return oldest === Infinity ? 0 : Math.round(this.#clock.monotonic() - oldest);
   }
 
   /** The watcher says that something happened at `path`, or anywhere below it. */
