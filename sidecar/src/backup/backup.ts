@@ -19,6 +19,7 @@ import {
   readRules,
   type Ignore,
 } from "./notice/ignore.ts";
+import { Rewatch } from "./notice/rewatch.ts";
 import type { ScanRequest } from "./notice/scanner.ts";
 import { Scanner } from "./notice/scanner.ts";
 import { Watcher } from "./notice/watcher.ts";
@@ -54,6 +55,7 @@ export class Backup {
   readonly #options: BackupOptions;
   readonly #context: ReadContext;
   readonly #watcher: Watcher;
+  readonly #rewatch: Rewatch;
   readonly #scanner: Scanner;
   readonly #replicator: Replicator;
   #ignore: Ignore;
@@ -71,6 +73,7 @@ export class Backup {
       agent,
       onRest: (path, ms) => dirty.rest(path, ms),
     });
+    this.#rewatch = new Rewatch(clock);
     this.#watcher = new Watcher({
       path: root.path,
       ignore: () => this.#ignore,
@@ -80,6 +83,8 @@ export class Backup {
         dirty.hint(path, kind);
       },
       onLost: (kind, reason) => {
+        // The scan that tried again goes on anyway.
+        if (kind === "failed" && !this.#rewatch.failed()) return;
         log.warn({ kind, reason }, "Changes may have gone unseen; the volume is scanned");
         this.#replicator.rescan();
       },
@@ -103,6 +108,7 @@ export class Backup {
   async start(signal: AbortSignal): Promise<void> {
     this.#notePosition();
     await cleanCopies(this.#options.root);
+    this.#rewatch.begin();
     await this.#watcher.start();
     await this.#replicator.start(signal);
   }
@@ -140,7 +146,8 @@ export class Backup {
   async #scan(request: ScanRequest): ReturnType<Scanner["scan"]> {
     this.#reloadRules();
     // Watching that has failed is tried again with each look at the whole volume.
-    if (request.path === undefined && !this.#watcher.isWatching) await this.#watcher.start();
+    const isWhole = request.path === undefined;
+    if (isWhole && !this.#watcher.isWatching && this.#rewatch.begin()) await this.#watcher.start();
     const result = await this.#scanner.scan(request);
     this.#clean(result.leftovers);
     return result;

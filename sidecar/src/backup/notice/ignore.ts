@@ -14,7 +14,7 @@ export const IGNORE_FILE = ".backupignore";
 export const RULE_FOLDERS = ["workspace", "home"] as const;
 
 /** What is read of one rule file. */
-const MAX_RULE_BYTES = 64 * 1024;
+const MAX_RULE_BYTES = 16 * 1024;
 
 /** Texts of the rule files by folder. */
 export type Rules = Readonly<Partial<Record<(typeof RULE_FOLDERS)[number], string>>>;

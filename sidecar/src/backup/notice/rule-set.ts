@@ -1,10 +1,12 @@
 import { parseName, type NamePattern } from "./name-pattern.ts";
 
 /** Rules are the agent's own: these bounds and the length of a path are what one question can cost, whatever they say. */
-const MAX_RULES = 500;
+const MAX_RULES = 200;
 const MAX_RULE_LENGTH = 256;
-/** No program can open a longer path in one go. What lies deeper is backed up. */
-const MAX_PATH_LENGTH = 4_096;
+/** Each `**` is one more way that a path can be read. */
+const MAX_FOLDERS = 3;
+/** What has a longer path is backed up. */
+const MAX_PATH_LENGTH = 1_024;
 
 /** `**` between slashes: any folders, or none. */
 const FOLDERS = Symbol("**");
@@ -72,7 +74,7 @@ export class RuleSet {
   }
 }
 
-/** Undefined for what is no rule: an empty line, a comment, a pattern that matches nothing. */
+/** Undefined for what is no rule: an empty line, a comment, a pattern that matches nothing or costs too much. */
 function parseRule(line: string): Rule | undefined {
   if (line.startsWith("#") || line.length > MAX_RULE_LENGTH) return undefined;
   // Spaces at the end count only behind a backslash.
@@ -94,6 +96,7 @@ function parseRule(line: string): Rule | undefined {
     if (part === undefined) return undefined;
     if (part !== FOLDERS || parts.at(-1) !== FOLDERS) parts.push(part);
   }
+  if (parts.filter((part) => part === FOLDERS).length > MAX_FOLDERS) return undefined;
   return { negated, foldersOnly, parts };
 }
 

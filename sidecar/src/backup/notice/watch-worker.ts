@@ -21,6 +21,8 @@ export type WatchReport =
   /** Nothing more will come. */
   | { readonly kind: "failed"; readonly message: string };
 
+/** As deep as the volume is walked. Names from deeper down are never backed up, and each costs as much as it is long. */
+const MAX_DEPTH = 256;
 /** Names that wait for one message. */
 const BATCH = 1_000;
 
@@ -39,6 +41,7 @@ const watcher = watch(path, {
 });
 watcher.on("raw", (event: string, name: unknown) => {
   if (typeof name !== "string" || name === "") report({ kind: "overflow" });
+  else if (isTooDeep(name)) return;
   else if (event === "rename" && isFolder(name)) add(folders, name);
   else add(names, name);
 });
@@ -60,6 +63,10 @@ function flush(): void {
   report({ kind: "seen", names: [...names], folders: [...folders] });
   names = new Set();
   folders = new Set();
+}
+
+function isTooDeep(name: string): boolean {
+  return name.split("/", MAX_DEPTH + 1).length > MAX_DEPTH;
 }
 
 /** Whether it still is one; a link to one is none. */

@@ -109,6 +109,6 @@ test("readRules reads the rule files, bounded, and follows no link", () => {
   writeFileSync(join(dir.path, "workspace", ".backupignore"), "*.log\n");
   expect(readRules(root)).toEqual({ workspace: "*.log\n" });
   writeFileSync(join(dir.path, "workspace", ".backupignore"), `${"x".repeat(99)}\n`.repeat(1000));
-  expect(readRules(root).workspace?.length).toBeLessThanOrEqual(64 * 1024);
+  expect(readRules(root).workspace?.length).toBeLessThanOrEqual(16 * 1024);
   expect(readRules(root).workspace?.endsWith("x\n")).toBe(true);
 });

@@ -92,6 +92,23 @@ test("Watcher says nothing of what is ignored, and does not follow links", async
   expect(new Set(seen.dirty.map(({ path }) => path))).toEqual(new Set(["workspace/last"]));
 });
 
+test("Watcher says nothing of what lies deeper than anything that is backed up", async () => {
+  using dir = tempDir();
+  await using seen = await watching(dir.path);
+  // One call for each folder: a path to all of them is longer than a path can be.
+  const made = Bun.spawnSync(
+    ["sh", "-c", "for i in $(seq 400); do mkdir a && cd -P a; done; : > bottom"],
+    {
+      cwd: dir.path,
+    },
+  );
+  expect(made.exitCode).toBe(0);
+  writeFileSync(join(dir.path, "after"), "");
+  await seen.saw("after");
+  const depths = seen.dirty.map(({ path }) => path.split("/").length);
+  expect(Math.max(...depths)).toBeLessThanOrEqual(256);
+});
+
 test("Watcher takes a database's log for the database", async () => {
   using dir = tempDir();
   using db = new Database(join(dir.path, "x.db"), { create: true });
