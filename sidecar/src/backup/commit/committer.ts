@@ -13,6 +13,8 @@ import { contentOf, latest, planCommit, type Plan } from "./plan.ts";
 
 /** After so long without a commit the numbers after ours are looked at before one is written: they may have been taken, and even removed again. */
 const TRUST_MS = 3_600_000;
+/** A commit that cannot be understood is fetched so often before it is believed to be like that. */
+const LOOKS = 5;
 
 /** Where a commit can be cut off. */
 export type Failpoint = "blob-put" | "attempt-saved" | "commit-put" | "before-record" | "recorded";
@@ -245,24 +247,35 @@ export class Committer {
     }
   }
 
-  /** Says whose commit stands at `position`. What cannot be read cannot be ours: ours are written whole. */
+  /**
+   * Says whose commit stands at `position`. What cannot be read cannot be ours, ours are written whole; but it may have been
+   * damaged on its way to us, and who is taken for fenced stops for good.
+   */
   async #judge(position: number, signal: AbortSignal): Promise<Judgement> {
-    const { store, patience, index } = this.#options;
-    const key = keys.commit(position);
-    try {
-      const bytes = await patience.insist((signal) => store.get(key, { signal }), {
-        signal,
-        timeoutMs: putTimeoutMs(0),
-      });
-      const { commit } = await decodeCommit(bytes, { key });
-      if (commit.position === position && index.isAttempt(position, commit.id))
-        return { kind: "ours", commit };
-      return { kind: "theirs", by: { position, id: commit.id, machine: commit.machine } };
-    } catch (error) {
-      if (isStoreError(error, "missing")) return { kind: "missing" };
-      if (isCodecError(error)) return { kind: "theirs", by: { position } };
-      throw error;
+    const { patience, index } = this.#options;
+    for (let looks = 1; ; looks += 1) {
+      try {
+        const commit = await this.#read(position, signal);
+        if (commit.position === position && index.isAttempt(position, commit.id))
+          return { kind: "ours", commit };
+        return { kind: "theirs", by: { position, id: commit.id, machine: commit.machine } };
+      } catch (error) {
+        if (isStoreError(error, "missing")) return { kind: "missing" };
+        if (!isCodecError(error)) throw error;
+        if (error.kind === "newer" || looks === LOOKS) return { kind: "theirs", by: { position } };
+        await patience.pause(looks, signal);
+      }
     }
+  }
+
+  async #read(position: number, signal: AbortSignal): Promise<Commit> {
+    const { store, patience } = this.#options;
+    const key = keys.commit(position);
+    const bytes = await patience.insist((signal) => store.get(key, { signal }), {
+      signal,
+      timeoutMs: putTimeoutMs(0),
+    });
+    return (await decodeCommit(bytes, { key })).commit;
   }
 
   /** The disk may have moved on since that attempt: its stamps match nothing, so the next scan reads those paths again. */

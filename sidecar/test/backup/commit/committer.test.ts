@@ -14,7 +14,13 @@ import type { Reading } from "../../../src/backup/read/reading.ts";
 import { DirectoryStore } from "../../../src/store/directory.ts";
 import type { Store } from "../../../src/store/store.ts";
 import { drive } from "../../support/drive.ts";
-import { FaultyStore, allOf, faultAt, type FaultScript } from "../../support/faulty-store.ts";
+import {
+  FaultyStore,
+  allOf,
+  faultAt,
+  flipBit,
+  type FaultScript,
+} from "../../support/faulty-store.ts";
 import { ManualClock } from "../../support/manual-clock.ts";
 import { MemoryStore } from "../../support/memory-store.ts";
 import { changedFile, changedFolder, gone, sha256 } from "../../support/readings.ts";
@@ -485,4 +491,16 @@ test("an error of the store that no wait can heal is thrown, and the contents ar
   expect(await t.commit([file])).toMatchObject({ kind: "nothing", again: ["a"] });
   expect(disposed).toBe(1);
   await expect(t.commit([changedFile("b", "b")])).rejects.toThrow("a bug");
+});
+
+test("its own commit is not taken for a stranger's where it comes back damaged", async () => {
+  using t = bench({
+    script: allOf(
+      faultAt({ operation: "put", key: key(1), phase: "after" }, { fail: "unavailable" }, 1),
+      faultAt({ operation: "get", key: key(1), phase: "after" }, { corrupt: flipBit }, 3),
+    ),
+  });
+  const result = await t.commit([changedFile("a", "a")]);
+  expect(result).toMatchObject({ kind: "committed", header: { position: 1 } });
+  expect(t.committer.fencedBy).toBeUndefined();
 });
