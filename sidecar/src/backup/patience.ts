@@ -12,6 +12,12 @@ const LONGEST_MS = 30_000;
 const DENIED_MS = 60_000;
 /** One failure is weather. */
 const FAILURES_TO_TELL = 3;
+/** Once there is little time left: what a connection that hangs may cost, and what its bytes need at 1 MB a second. */
+const HURRIED_MS = 5_000;
+const HURRIED_BYTES_PER_MS = 1_000;
+const HURRIED_PAUSE_MS = 1_000;
+const PUT_MS = 60_000;
+const PUT_BYTES_PER_MS = 100;
 
 export interface PatienceOptions {
   readonly clock: Clock;
@@ -34,6 +40,7 @@ export class Patience {
   readonly #clock: Clock;
   readonly #random: () => number;
   readonly #onChange: (reach: Reach, error: StoreError | undefined) => void;
+  readonly #hurry = new AbortController();
   #reach: Reach = "ok";
   #failures = 0;
 
@@ -52,8 +59,10 @@ export class Patience {
     for (let failures = 0; ; failures += 1) {
       options.signal.throwIfAborted();
       try {
-        const { signal, timeoutMs: limitMs } = options;
-        const answer = await withinTime(work, { clock: this.#clock, signal, limitMs });
+        const { signal, timeoutMs } = options;
+        const hurry = { signal: this.#hurry.signal, limitMs: hurriedMs(timeoutMs) };
+        const limits = { clock: this.#clock, signal, limitMs: timeoutMs, hurry };
+        const answer = await withinTime(work, limits);
         this.#answered();
         return answer;
       } catch (error) {
@@ -72,14 +81,32 @@ export class Patience {
     }
   }
 
+  /**
+   * From here on there is little time: a try that hangs is given up soon, also one under way, and pauses are short. What is
+   * waiting for a store that has come back meanwhile gets through.
+   */
+  hurry(): void {
+    this.#hurry.abort(new Error("There is little time left"));
+  }
+
   /** Waits as after `failures` failures in a row. */
   async pause(failures: number, signal: AbortSignal): Promise<void> {
-    if (failures === Infinity) {
-      await this.#clock.sleep(DENIED_MS * (0.5 + this.#random() / 2), signal);
-      return;
+    const hurry = this.#hurry.signal;
+    if (!hurry.aborted) {
+      try {
+        await this.#clock.sleep(this.#pauseMs(failures), AbortSignal.any([signal, hurry]));
+        return;
+      } catch (error) {
+        signal.throwIfAborted();
+        if (!hurry.aborted) throw error;
+      }
     }
-    const most = Math.min(LONGEST_MS, BASE_MS * 2 ** Math.min(failures, 16));
-    await this.#clock.sleep(most * this.#random(), signal);
+    await this.#clock.sleep(HURRIED_PAUSE_MS * this.#random(), signal);
+  }
+
+  #pauseMs(failures: number): number {
+    if (failures === Infinity) return DENIED_MS * (0.5 + this.#random() / 2);
+    return Math.min(LONGEST_MS, BASE_MS * 2 ** Math.min(failures, 16)) * this.#random();
   }
 
   #failed(reach: "unreachable" | "denied", error: StoreError): void {
@@ -102,5 +129,11 @@ export class Patience {
 
 /** How long one put may take: a minute, and what its bytes need at 100 KB a second. */
 export function putTimeoutMs(sizeBytes: number): number {
-  return 60_000 + Math.ceil(sizeBytes / 100);
+  return PUT_MS + Math.ceil(sizeBytes / PUT_BYTES_PER_MS);
+}
+
+/** The same in a hurry. */
+function hurriedMs(timeoutMs: number): number {
+  const sizeBytes = Math.max(0, timeoutMs - PUT_MS) * PUT_BYTES_PER_MS;
+  return HURRIED_MS + sizeBytes / HURRIED_BYTES_PER_MS;
 }

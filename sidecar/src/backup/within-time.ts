@@ -5,6 +5,8 @@ export interface WithinTimeOptions {
   readonly clock: Clock;
   readonly signal: AbortSignal;
   readonly limitMs: number;
+  /** From when its signal aborts, its limit holds instead: reckoned from the start of the work. */
+  readonly hurry?: { readonly signal: AbortSignal; readonly limitMs: number };
 }
 
 /**
@@ -13,15 +15,21 @@ export interface WithinTimeOptions {
  */
 export async function withinTime<T>(
   work: (signal: AbortSignal) => Promise<T>,
-  { clock, signal, limitMs }: WithinTimeOptions,
+  { clock, signal, limitMs, hurry }: WithinTimeOptions,
 ): Promise<T> {
   signal.throwIfAborted();
   const late = new AbortController();
-  const cancel = clock.after(limitMs, () =>
-    late.abort(
-      new StoreError("unavailable", `Cannot reach the store: no answer for ${limitMs} ms`),
-    ),
-  );
+  const start = clock.monotonic();
+  const limit = (ms: number): (() => void) =>
+    clock.after(Math.max(0, start + ms - clock.monotonic()), () =>
+      late.abort(new StoreError("unavailable", `Cannot reach the store: no answer for ${ms} ms`)),
+    );
+  let cancel = limit(hurry?.signal.aborted ? Math.min(limitMs, hurry.limitMs) : limitMs);
+  const onHurry = (): void => {
+    cancel();
+    cancel = limit(Math.min(limitMs, hurry?.limitMs ?? limitMs));
+  };
+  hurry?.signal.addEventListener("abort", onHurry, { once: true });
   const either = AbortSignal.any([signal, late.signal]);
   const aborted = Promise.withResolvers<never>();
   const onAbort = (): void => aborted.reject(either.reason as Error);
@@ -32,6 +40,7 @@ export async function withinTime<T>(
     throw late.signal.aborted && !signal.aborted ? late.signal.reason : error;
   } finally {
     cancel();
+    hurry?.signal.removeEventListener("abort", onHurry);
     // A listener that stays keeps the race alive, and with it the answer, for as long as the caller's signal lives.
     either.removeEventListener("abort", onAbort);
   }

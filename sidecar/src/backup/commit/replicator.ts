@@ -97,6 +97,7 @@ export class Replicator {
   async stop(signal: AbortSignal): Promise<void> {
     if (this.#running === undefined) return;
     if (!this.#ending.signal.aborted && !this.#standing.isFinal) {
+      this.#patience.hurry();
       try {
         await this.flush(signal);
       } catch (error) {

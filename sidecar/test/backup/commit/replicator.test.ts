@@ -366,6 +366,49 @@ test("stopping without a store ends when its time is over, and says what is left
   expect(t.commits()).toBe(0);
 });
 
+test("stopping is not kept from its last commit by a request that hangs", async () => {
+  let hangs = false;
+  await using t = bench({
+    script: ({ operation, key, phase }) => {
+      if (!hangs || operation !== "put" || phase !== "before" || !key.startsWith("commits/"))
+        return undefined;
+      hangs = false;
+      return { hang: true };
+    },
+  });
+  await t.start();
+  await t.flush();
+  hangs = true;
+  t.write("workspace/last.md", "last words");
+  t.dirty.hint("workspace/last.md");
+  await t.reach(() => !hangs);
+  const limit = new AbortController();
+  t.clock.after(20_000, () => limit.abort(new Error("no time left")));
+  await drive(t.clock, t.replicator.stop(limit.signal));
+  expect(await storedTree(t.memory)).toEqual(describeTree(t.volume, SKIP));
+});
+
+test("stopping does not sleep through the end of an outage", async () => {
+  let away = false;
+  await using t = bench({
+    script: ({ phase }) => (away && phase === "before" ? { fail: "unavailable" } : undefined),
+    random: () => 0.99,
+  });
+  await t.start();
+  await t.flush();
+  away = true;
+  t.write("workspace/last.md", "last words");
+  t.dirty.hint("workspace/last.md");
+  // By then it asks once in half a minute.
+  const later = t.clock.monotonic() + 10 * 60_000;
+  await t.reach(() => t.clock.monotonic() > later, 5_000);
+  away = false;
+  const limit = new AbortController();
+  t.clock.after(5_000, () => limit.abort(new Error("no time left")));
+  await drive(t.clock, t.replicator.stop(limit.signal));
+  expect(await storedTree(t.memory)).toEqual(describeTree(t.volume, SKIP));
+});
+
 test("a file that cannot be read is shown and holds up nothing", async () => {
   await using t = bench();
   writeFileSync(Buffer.concat([Buffer.from(`${t.volume}/workspace/`), Buffer.from([0xff])]), "x");
