@@ -29,6 +29,8 @@ export class Status {
   /** The parts have all been started, or one has failed. */
   #started = false;
   #wasReady = false;
+  /** Every service was ready, or had died, at least once: one that dies again and again is not booting each time. */
+  #haveTried = false;
   #failure: string | undefined;
   #cancel: (() => void) | undefined;
 
@@ -118,7 +120,8 @@ export class Status {
   #tellOf({ appeared, gone }: StateChange): void {
     for (const reason of appeared)
       this.#log.warn({ reason: inWords(reason) }, "Something else is wrong with the machine");
-    for (const reason of gone)
+    const over = gone.filter(({ part }) => !appeared.some((reason) => reason.part === part));
+    for (const reason of over)
       this.#log.info({ reason: inWords(reason) }, "Something is not wrong any more");
     if (appeared.length + gone.length > 0) this.#plane?.changed();
   }
@@ -130,13 +133,15 @@ export class Status {
   /** Booting ends when everything was ready once, or when it has come to something that only others can help with. */
   #isBooted(): boolean {
     if (this.#wasReady || this.#failure !== undefined || this.#sources.volume.isStuck) return true;
-    if (!this.#started) return false;
-    return this.#sources
-      .services()
-      .every(
-        ({ ready, state }) =>
-          ready || state === "failed" || state === "backoff" || state === "stopped",
-      );
+    this.#haveTried ||=
+      this.#started &&
+      this.#sources
+        .services()
+        .every(
+          ({ ready, state }) =>
+            ready || state === "failed" || state === "backoff" || state === "stopped",
+        );
+    return this.#haveTried;
   }
 
   #causes(): Cause[] {

@@ -184,6 +184,8 @@ test(
     );
     expect(report.state).toBe("degraded");
     expect(report.reasons.map((reason) => reason.part)).toContain("gateway");
+    // Not once for each death.
+    expect(machine.lines.filter(({ state }) => state === "degraded")).toHaveLength(1);
     expect((await machine.fetchPublic("/machine/livez")).status).toBe(200);
     expect((await machine.fetch("/readyz")).status).toBe(503);
     expect((await machine.fetchPublic("/files/list?path=/data/workspace")).status).toBe(200);
