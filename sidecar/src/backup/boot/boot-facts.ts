@@ -8,8 +8,9 @@ import { withinTime } from "../within-time.ts";
 import { readHeader, rebuildIndex } from "./boot-index.ts";
 import type { BootFacts, StoreFacts } from "./decide.ts";
 
-/** A store that has not answered by then counts as unreachable, for now. */
+/** A store that has not answered by then counts as unreachable, for now; the next times it is given more. */
 const ANSWER_MS = 5_000;
+const LONGEST_ANSWER_MS = 120_000;
 /** Reading a whole tree takes longer. */
 const REBUILD_MS = 600_000;
 
@@ -22,6 +23,8 @@ export interface FactsOptions {
   readonly signal: AbortSignal;
   /** Opens the index; asked only for volumes that are ready. */
   readonly openIndex: () => Index;
+  /** How often the store has not answered before: it may be slow, or far away. */
+  readonly failures?: number;
 }
 
 /** What is known, and why the store is not. */
@@ -50,9 +53,10 @@ async function storeFacts(
   store: StoreReads,
   options: FactsOptions & { readonly marker: MarkerReading },
 ): Promise<StoreFacts> {
-  const { marker, user, machine } = options;
+  const { marker, user, machine, failures = 0 } = options;
+  const limitMs = Math.min(LONGEST_ANSWER_MS, ANSWER_MS * 2 ** failures);
   const answer = <T>(work: (signal: AbortSignal) => Promise<T>): Promise<T> =>
-    withinTime(work, { ...options, limitMs: ANSWER_MS });
+    withinTime(work, { ...options, limitMs });
   const nothing = { kind: "known", at: 0, nextIsOurs: false, treeEquals: undefined } as const;
   const ready =
     marker.kind === "ok" && marker.marker.state === "ready" && marker.marker.user === user;
@@ -64,14 +68,16 @@ async function storeFacts(
   const noted = marker.marker.position;
   const known = index.head()?.position ?? noted;
   const head = await answer((signal) => readHead(store, { signal, known }));
-  if ((index.head()?.position ?? 0) < noted && head >= noted) {
+  const recorded = index.head()?.position ?? 0;
+  const isBehind = recorded < noted;
+  // In the first life of a machine its marker says 0 until it is stopped in order.
+  if (isBehind ? head >= noted : recorded === 0 && head > 0) {
     // Where this machine wrote the newest commit the volume has been there: others would have fenced it.
     const newest = await answer((signal) => readHeader(store, head, { signal }));
-    await recoverIndex(index, store, {
-      ...options,
-      head,
-      at: newest?.machine === machine ? head : noted,
-    });
+    const isOwn = newest?.machine === machine;
+    if (isOwn || isBehind) {
+      await recoverIndex(index, store, { ...options, head, at: isOwn ? head : noted });
+    }
   }
   const own = index.head();
   const at = own?.position ?? noted;

@@ -1,7 +1,5 @@
 import { lstatSync, rmSync } from "node:fs";
 
-import { isStoreError } from "../../store/store.ts";
-import { isCodecError } from "../format/codec-error.ts";
 import type { CommitHeader, Entry } from "../format/format.ts";
 import {
   HistoryError,
@@ -13,6 +11,7 @@ import {
 import { IndexError, asIndexError } from "../index-schema.ts";
 import { Index, type IndexedEntry } from "../index.ts";
 
+const LOOKS = 3;
 /** Of the database and of what SQLite keeps beside it. */
 const SUFFIXES = ["", "-wal", "-shm", "-journal"];
 
@@ -60,20 +59,22 @@ export async function recordCommit(
   index.record(header, { entries: [...unseen(entries)], deleted });
 }
 
-/** What a commit says of itself; undefined where it is not there (any more) or cannot be read. */
+/** What a commit says of itself; undefined where it is not there (any more), or cannot be read however often it is fetched. */
 export async function readHeader(
   store: StoreReads,
   position: number,
   options: ReadOptions = {},
 ): Promise<CommitHeader | undefined> {
-  try {
-    const { commit } = await readCommit(store, position, options);
-    const { entries: _, deleted: __, ...header } = commit;
-    return header;
-  } catch (error) {
-    if (error instanceof HistoryError || isStoreError(error, "missing")) return undefined;
-    if (isCodecError(error, "corrupt")) return undefined;
-    throw error;
+  for (let looks = 1; ; looks += 1) {
+    try {
+      const { commit } = await readCommit(store, position, options);
+      const { entries: _, deleted: __, ...header } = commit;
+      return header;
+    } catch (error) {
+      if (!(error instanceof HistoryError)) throw error;
+      // Much hangs on it: a commit of ours that is not known as such halts the machine.
+      if (error.kind !== "broken" || looks === LOOKS) return undefined;
+    }
   }
 }
 
@@ -84,9 +85,8 @@ function* unseen(entries: Iterable<Entry>): Generator<IndexedEntry> {
 function checked(path: string): Index {
   const index = new Index(path);
   try {
-    // Damage often shows only where something is read.
-    index.head();
-    index.totals();
+    // Damage shows only where something is read: found by a commit, it would be found again by the one after each boot.
+    index.check();
     return index;
   } catch (error) {
     index[Symbol.dispose]();

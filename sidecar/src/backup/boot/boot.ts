@@ -185,6 +185,7 @@ class Boot {
       ...this.#context,
       signal: this.#signal,
       openIndex: () => this.#openIndex(),
+      failures: this.#failures,
     });
     const { store } = gathered.facts;
     if (store.kind !== "unreachable") this.#failures = 0;

@@ -1,3 +1,4 @@
+import { Database } from "bun:sqlite";
 import { expect, setDefaultTimeout, test } from "bun:test";
 import {
   existsSync,
@@ -17,6 +18,7 @@ import {
   finishFresh,
   type BootContext,
 } from "../../../src/backup/boot/boot.ts";
+import { keys } from "../../../src/backup/format/format.ts";
 import { Index } from "../../../src/backup/index.ts";
 import { createIgnore } from "../../../src/backup/notice/ignore.ts";
 import { scan, type ScanBatch } from "../../../src/backup/notice/scan.ts";
@@ -24,7 +26,8 @@ import { systemClock } from "../../../src/platform/clock.ts";
 import type { Store } from "../../../src/store/store.ts";
 import { readMarker, whyNotReady, writeMarker } from "../../../src/volume/marker.ts";
 import { Root } from "../../../src/volume/root.ts";
-import { FaultyStore, type FaultScript } from "../../support/faulty-store.ts";
+import { drive } from "../../support/drive.ts";
+import { FaultyStore, faultAt, flipBit, type FaultScript } from "../../support/faulty-store.ts";
 import { HistoryWriter } from "../../support/history.ts";
 import { ManualClock } from "../../support/manual-clock.ts";
 import { MemoryStore } from "../../support/memory-store.ts";
@@ -93,6 +96,21 @@ function changes(root: Root, index: Index): ScanBatch {
 
 function isEmpty({ changed, gone }: ScanBatch): boolean {
   return changed.length + gone.length === 0;
+}
+
+/** Overwrites the first page of a table, or of an index of one. */
+function damagePage(path: string, name: string): void {
+  let page = 0;
+  {
+    using database = new Database(path);
+    const row = database
+      .query<{ rootpage: number }, [string]>("SELECT rootpage FROM sqlite_schema WHERE name = ?")
+      .get(name);
+    page = row?.rootpage ?? 0;
+  }
+  const bytes = readFileSync(path);
+  bytes.fill(0xa5, (page - 1) * 4096, page * 4096);
+  writeFileSync(path, bytes);
 }
 
 /** A tree of some files in the places of a real volume, and a history of it. */
@@ -311,6 +329,77 @@ test.each([
   const known = [...(outcome.index?.all() ?? [])].map(({ entry }) => entry.path);
   expect(known.sort()).toEqual([...tree.writer.entries.keys()].sort());
   expect(one.changes()?.gone).toEqual([]);
+});
+
+test.each(["contents", "entries_inode", "attempts", "commits", "entries", "meta"])(
+  "an index whose pages of %s are damaged is rebuilt",
+  async (table) => {
+    const store = new MemoryStore();
+    using tree = await committed(store);
+    using one = machine(store);
+    await one.boot();
+    one.close();
+    const path = `${one.path}/.sidecar/index.sqlite`;
+    damagePage(path, table);
+    const outcome = await one.boot();
+    expect(outcome).toMatchObject({ state: "ready", position: 1, settled: true });
+    if (outcome.state !== "ready") return;
+    const known = [...(outcome.index?.all() ?? [])].map(({ entry }) => entry.path);
+    expect(known.sort()).toEqual([...tree.writer.entries.keys()].sort());
+    expect(() => outcome.index?.check()).not.toThrow();
+  },
+);
+
+test("a machine killed in its first life finds its way back without its index", async () => {
+  const store = new MemoryStore();
+  using tree = await committed(store);
+  using one = machine(store);
+  await one.boot();
+  one.close();
+  // A marker that never heard of a commit.
+  writeMarker(one.root, { user: "me", state: "ready", position: 0 });
+  rmSync(`${one.path}/.sidecar/index.sqlite`);
+  expect(await one.boot()).toMatchObject({ state: "ready", position: 1, settled: true });
+  expect(one.changes()?.gone).toEqual([]);
+  // To another machine it is a volume that nothing is known of.
+  one.close();
+  rmSync(`${one.path}/.sidecar/index.sqlite`);
+  writeMarker(one.root, { user: "me", state: "ready", position: 0 });
+  const other = await one.boot({ machine: "m2" });
+  expect(other).toMatchObject({ state: "halted", kind: "diverged" });
+  expect(existsSync(`${tree.path}/home`)).toBe(true);
+});
+
+test("a store that takes its time is given more of it, and is not taken for away for ever", async () => {
+  const clock = new ManualClock();
+  const memory = new MemoryStore(clock);
+  using _ = await committed(memory);
+  const slow = new FaultyStore(
+    memory,
+    ({ phase }) => (phase === "before" ? { delayMs: 12_000 } : undefined),
+    clock,
+  );
+  using one = machine(slow, { clock });
+  expect(await drive(clock, one.boot())).toMatchObject({ state: "ready", position: 1 });
+});
+
+test("a commit of ours that comes damaged from the store is still known as ours", async () => {
+  const memory = new MemoryStore();
+  using tree = await committed(memory);
+  const bad = faultAt(
+    { operation: "get", key: keys.commit(2), phase: "after" },
+    { corrupt: flipBit },
+    3,
+  );
+  const store = new FaultyStore(memory, bad);
+  using one = machine(store);
+  const outcome = await one.boot();
+  if (outcome.state !== "ready") throw new Error(outcome.message);
+  tree.write("workspace/notes/b.md", "b");
+  const { id } = await tree.commit();
+  outcome.index?.addAttempt(2, id);
+  one.close();
+  expect(await one.boot()).toMatchObject({ state: "ready", position: 2 });
 });
 
 test("a link in the place of the index is not followed", async () => {
