@@ -19,6 +19,9 @@ import { getJson } from "./http-probe.ts";
 const ADMISSION_TIMEOUT_MS = 30_000;
 const LIVENESS = { everyMs: 10_000, timeoutMs: 3_000, misses: 3, graceMs: 30_000 };
 
+/** Characters of Caddy's own words that a reason takes over. */
+const MAX_REASON = 300;
+
 export interface CaddyOptions {
   /** Program to run; found through PATH by default. */
   readonly caddy?: string;
@@ -78,10 +81,16 @@ export function caddySpec(options: CaddyOptions): ChildService {
     },
     async judge(exit) {
       return exit.code === 1
-        ? { kind: "failed", reason: "Caddy did not start: see its log" }
+        ? { kind: "failed", reason: `Caddy did not start: ${lastError(exit.lastLines)}` }
         : { kind: "backoff", reason: `exited with ${exit.signal ?? exit.code}` };
     },
   };
+}
+
+/** What Caddy said last about itself, such as that its port is taken. */
+function lastError(lines: readonly string[]): string {
+  const line = lines.findLast((text) => text.startsWith("Error: "));
+  return line?.slice("Error: ".length, MAX_REASON) ?? "see its log";
 }
 
 /** True where users reach the machine from the machine itself: a local run. */

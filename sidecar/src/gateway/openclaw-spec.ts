@@ -9,6 +9,7 @@ import { getJson } from "./http-probe.ts";
 import { endLeftovers } from "./leftovers.ts";
 import { stopOpenclaw, type StopSession } from "./openclaw-stop.ts";
 import type { GatewaySession } from "./session.ts";
+import { requireFreePort } from "./taken-port.ts";
 
 const ADMISSION_TIMEOUT_MS = 5 * 60_000;
 const LIVENESS = { everyMs: 10_000, timeoutMs: 3_000, misses: 3, graceMs: 120_000 };
@@ -78,6 +79,7 @@ export function openclawSpec(options: OpenclawOptions): ChildService {
       await session.stop();
       await endLeftovers({ stateDir: join(dataDir, "openclaw"), clock, signal });
       await options.prepare(signal);
+      requireFreePort(port, "GATEWAY_PORT");
       // SIGUSR1 would open Node's inspector to the agent's own code.
       const flags = ["--disable-sigusr1", `--max-old-space-size=${heapMb}`];
       return {

@@ -1,6 +1,7 @@
 import { connect } from "node:net";
 
 import type { ChildProbe, ChildService, ChildUser } from "./child-service.ts";
+import { requireFreePort } from "./taken-port.ts";
 
 const ADMISSION_TIMEOUT_MS = 5 * 60_000;
 const LIVENESS = { everyMs: 10_000, timeoutMs: 3_000, misses: 3, graceMs: 30_000 };
@@ -29,6 +30,7 @@ export function plainSpec(options: PlainOptions): ChildService {
     name: "gateway",
     async launch(signal) {
       await options.prepare(signal);
+      requireFreePort(port, "GATEWAY_PORT");
       return { command, env, cwd: dataDir, user };
     },
     admission: { probe: accepts, timeoutMs: ADMISSION_TIMEOUT_MS },

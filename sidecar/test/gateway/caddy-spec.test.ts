@@ -224,7 +224,10 @@ test("a failed start is no reason to start again and again", async () => {
   const exit = await child.exit;
   await taken.stop(true);
   expect(exit.code).toBe(1);
-  expect(await spec.judge?.(exit)).toMatchObject({ kind: "failed" });
+  expect(await spec.judge?.(exit)).toEqual({
+    kind: "failed",
+    reason: expect.stringContaining("address already in use"),
+  });
   expect(await spec.judge?.({ ...exit, code: undefined, signal: "SIGKILL" })).toMatchObject({
     kind: "backoff",
   });
