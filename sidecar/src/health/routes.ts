@@ -49,15 +49,19 @@ export function createMachineRoutes(options: HealthOptions): Hono {
     } catch (error) {
       const why = limit.aborted
         ? `Cannot sync: not done after ${syncTimeoutMs / 1_000} s, it goes on in the background; see /machine/status`
-        : error instanceof Error
-          ? error.message
-          : String(error);
+        : messageOf(error);
       return c.json({ error: why, code: "not_durable", backup: report().backup.state }, 503);
     }
   });
   routes.post("/services/:name/restart", (c) => {
     const name = c.req.param("name");
-    if (!restart(name)) {
+    let found: boolean;
+    try {
+      found = restart(name);
+    } catch (error) {
+      return c.json({ error: messageOf(error), code: "refused" }, 409);
+    }
+    if (!found) {
       return c.json(
         { error: `Cannot restart "${name}": there is no such service`, code: "not_found" },
         404,
@@ -66,4 +70,8 @@ export function createMachineRoutes(options: HealthOptions): Hono {
     return c.json({ accepted: true }, 202);
   });
   return routes;
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
 }

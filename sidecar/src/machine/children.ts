@@ -27,8 +27,10 @@ export class Children {
   readonly #gatewayMs: number;
   readonly #caddyMs: number;
   readonly #sweepMs: number;
-  /** Another machine answers for this user: the gateway is not started any more. */
+  /** This machine answers for its user no more: the gateway is not started again. */
   #gatewayEnded = false;
+  /** Its files are in place. */
+  #gatewayDue = false;
 
   constructor(options: ChildrenOptions) {
     this.#options = options;
@@ -71,7 +73,14 @@ export class Children {
   }
 
   gateway(): Part {
-    return this.#part("gateway", this.#gatewayMs);
+    const part = this.#part("gateway", this.#gatewayMs);
+    return {
+      ...part,
+      start: async (signal) => {
+        this.#gatewayDue = true;
+        if (!this.#gatewayEnded) await part.start(signal);
+      },
+    };
   }
 
   /** Stands for whatever the children have left running when they are gone. */
@@ -95,7 +104,10 @@ export class Children {
   restart(name: string): boolean {
     if (!this.#supervisor.names.includes(name)) return false;
     if (name === "gateway" && this.#gatewayEnded) {
-      throw new Error('Cannot restart "gateway": another machine of this user runs it now');
+      throw new Error('Cannot restart "gateway": this machine may not run it any more');
+    }
+    if (name === "gateway" && !this.#gatewayDue) {
+      throw new Error('Cannot restart "gateway": the volume is not ready for it');
     }
     this.#inBackground(name, this.#supervisor.restart(name));
     return true;
@@ -109,9 +121,11 @@ export class Children {
 
   /** Ends the gateway, does the work on its files, and starts it again. */
   async withoutGateway(work: () => Promise<void>): Promise<void> {
+    this.#gatewayDue = false;
     await this.#supervisor.stop(["gateway"], { budgetMs: this.#gatewayMs });
     await work();
-    this.#inBackground("gateway", this.#supervisor.start("gateway"));
+    this.#gatewayDue = true;
+    if (!this.#gatewayEnded) this.#inBackground("gateway", this.#supervisor.start("gateway"));
   }
 
   /** Nothing is started any more. */

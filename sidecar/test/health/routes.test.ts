@@ -70,6 +70,20 @@ test("POST /sync gives up at its limit and says that it goes on", async () => {
   });
 });
 
+test("POST /services/:name/restart is 409 with the reason where it must not be", async () => {
+  const refuse = (): never => {
+    throw new Error('Cannot restart "gateway": the volume is not ready for it');
+  };
+  const routes = createMachineRoutes(options({ restart: refuse }));
+  const response = await routes.request("/services/gateway/restart", { method: "POST" });
+
+  expect(response.status).toBe(409);
+  expect(await response.json()).toEqual({
+    error: 'Cannot restart "gateway": the volume is not ready for it',
+    code: "refused",
+  });
+});
+
 test("POST /services/:name/restart accepts a service there is, and no other", async () => {
   const routes = createMachineRoutes(options());
   expect((await routes.request("/services/gateway/restart", { method: "POST" })).status).toBe(202);
