@@ -134,8 +134,8 @@ export class Backup {
   /** Keeps the position beside the marker as well, for a boot that finds no index. */
   #notePosition(): void {
     const { root, index, user, log } = this.#options;
-    const position = index.head()?.position;
     try {
+      const position = index.head()?.position;
       if (position !== undefined && whyNotReady(root, user) === undefined)
         updateMarker(root, { position });
     } catch (error) {

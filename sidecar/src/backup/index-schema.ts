@@ -1,4 +1,5 @@
 import { Database } from "bun:sqlite";
+import { existsSync } from "node:fs";
 
 /** The version of the tables below, in `PRAGMA user_version`. */
 const VERSION = 1;
@@ -71,8 +72,16 @@ export function openIndexDatabase(
     return database;
   } catch (error) {
     database?.close();
+    if (options.readonly && codeOf(error).startsWith("SQLITE_CANTOPEN") && !existsSync(path))
+      throw new IndexError("corrupt", `Cannot read the index "${path}": it is gone`);
     throw asIndexError(error, path);
   }
+}
+
+/** True where nothing but rebuilding the index helps. */
+export function isDamagedIndex(error: unknown): boolean {
+  const known = asIndexError(error, "");
+  return known instanceof IndexError && known.kind === "corrupt";
 }
 
 /** SQLite's "malformed" and "not a database" as IndexError; what else it says with the name of the file; anything else as it is. */
@@ -86,4 +95,8 @@ export function asIndexError(error: unknown, path: string): unknown {
   if (!code.startsWith("SQLITE_")) return error;
   const advice = "check that the volume can be written to and has room, or attach another one";
   return new Error(`Cannot use the index "${path}": ${message}; ${advice}`, { cause: error });
+}
+
+function codeOf(error: unknown): string {
+  return (error as { code?: string } | undefined)?.code ?? "";
 }

@@ -46,6 +46,10 @@ export interface VolumeLifeOptions {
   readonly onChange: () => void;
 }
 
+/** What may have passed by itself, such as a full disk, is looked at again after so long. */
+const AGAIN_MS = 5 * 60_000;
+/** An index that is damaged again so soon is not rebuilt for ever. */
+const REBUILD_AGAIN_MS = 3_600_000;
 /** How often a restore that goes on is in the log. */
 const LOG_PROGRESS_MS = 5_000;
 
@@ -62,6 +66,8 @@ export class VolumeLife {
   #fenced: string | undefined;
   #progress: Progress | undefined;
   #loggedAt = -Infinity;
+  #told: BootStatus["state"] | undefined;
+  #rebuiltAt = -Infinity;
 
   constructor(options: VolumeLifeOptions) {
     this.#options = options;
@@ -69,15 +75,18 @@ export class VolumeLife {
 
   /** Resolves when the files are in place and the gateway may have them; never where a person has to decide. Rejects with the signal's reason. */
   async boot(signal: AbortSignal): Promise<void> {
-    const outcome = await bootVolume(this.#context(), signal);
-    signal.throwIfAborted();
-    if (this.#accept(outcome)) {
-      const restored = outcome.position > 0;
-      await this.#options.furnish({ restored, signal });
-      if (outcome.fresh) finishFresh(this.#options.root);
-      return;
+    for (;;) {
+      const outcome = await bootVolume(this.#context(), signal);
+      signal.throwIfAborted();
+      if (this.#accept(outcome)) {
+        const restored = outcome.position > 0;
+        await this.#options.furnish({ restored, signal });
+        if (outcome.fresh) finishFresh(this.#options.root);
+        return;
+      }
+      if (!mayPass(outcome)) await aborted(signal);
+      await this.#options.clock.sleep(AGAIN_MS, signal);
     }
-    await aborted(signal);
   }
 
   /** Begins the backup, or, where the store did not answer at boot, the wait for it. Resolves at once. */
@@ -175,10 +184,10 @@ export class VolumeLife {
         );
         return true;
       case "halted":
-        this.#options.log.error(
-          { kind: outcome.kind, reason: outcome.message },
-          "The volume cannot be used",
-        );
+        if (this.#phase.kind !== "halted" || this.#phase.halt.message !== outcome.message) {
+          const { kind, message: reason } = outcome;
+          this.#options.log.error({ kind, reason }, "The volume cannot be used");
+        }
         this.#setPhase({ kind: "halted", halt: outcome });
         return false;
       default:
@@ -214,13 +223,32 @@ export class VolumeLife {
       await this.#options.endGateway();
       return;
     }
+    await this.#bootAgain();
+  }
+
+  /** Looks at the volume as a machine that starts does. */
+  async #bootAgain(): Promise<void> {
     await this.#options.withoutGateway(async () => {
-      ready.index?.[Symbol.dispose]();
+      const backup = this.#backup;
+      this.#backup = undefined;
+      await backup?.stop(AbortSignal.abort(new Error("The volume is looked at anew")));
+      this.#ready?.index?.[Symbol.dispose]();
       this.#ready = undefined;
       this.#setPhase({ kind: "booting", status: DECIDING });
-      await this.boot(signal);
+      await this.boot(this.#life.signal);
       await this.startBackup();
     });
+  }
+
+  /** A boot finds out that the index is damaged, and rebuilds it from the store. */
+  #rebuildIndex(): void {
+    const now = this.#options.clock.monotonic();
+    if (this.#life.signal.aborted || now - this.#rebuiltAt < REBUILD_AGAIN_MS) return;
+    this.#rebuiltAt = now;
+    const before = this.#catchingUp;
+    this.#catchingUp = before
+      .then(() => this.#bootAgain())
+      .catch((error: unknown) => this.#failed(error));
   }
 
   #failed(error: unknown): void {
@@ -238,6 +266,7 @@ export class VolumeLife {
         log.error({ error }, "Cannot end the gateway of a fenced machine"),
       );
     }
+    if (event.type === "damaged_index") this.#rebuildIndex();
     onEvent(event);
     onChange();
   }
@@ -253,8 +282,13 @@ export class VolumeLife {
       owner: agent,
       treeEqualsIndex: (index, signal) => treeEqualsIndex(index, { root, agent, clock, signal }),
       onStatus: (status) => {
-        log.info({ state: status.state, reason: status.message }, "The volume is being made ready");
-        if (this.#phase.kind === "booting") this.#setPhase({ kind: "booting", status });
+        this.#tell(status);
+        if (this.#phase.kind === "unsettled" && status.state === "waiting")
+          this.#setPhase({ ...this.#phase, reason: status.message });
+        // A halted volume that is only looked at again stays halted for everybody else.
+        if (this.#phase.kind === "booting" || status.state === "restoring") {
+          this.#setPhase({ kind: "booting", status });
+        }
       },
       onProgress: (progress) => {
         this.#progress = progress;
@@ -269,10 +303,23 @@ export class VolumeLife {
     };
   }
 
+  /** One line for each step, and one for a wait, however often the store is asked. */
+  #tell({ state, message }: BootStatus): void {
+    const { log } = this.#options;
+    const waited = this.#told === "waiting";
+    this.#told = state;
+    if (state !== "waiting") log.info({ state, reason: message }, "The volume is being made ready");
+    else if (!waited) log.warn({ reason: message }, "The store cannot be used; it is asked again");
+  }
+
   #setPhase(phase: Phase): void {
     this.#phase = phase;
     this.#options.onChange();
   }
+}
+
+function mayPass(outcome: BootOutcome): boolean {
+  return outcome.state === "halted" && (outcome.kind === "failing" || outcome.kind === "no_room");
 }
 
 function aborted(signal: AbortSignal): Promise<never> {

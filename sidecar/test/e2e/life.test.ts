@@ -1,5 +1,15 @@
 import { expect, test } from "bun:test";
-import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import {
+  closeSync,
+  existsSync,
+  fstatSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+  writeSync,
+} from "node:fs";
 import { createServer } from "node:net";
 import { join } from "node:path";
 
@@ -415,6 +425,52 @@ test(
     expect(report.services.find((service) => service.name === "gateway")?.state).toBe("initial");
     expect((await machine.fetch("/livez")).status).toBe(200);
     expect(await machine.stop()).toBe(0);
+  },
+  LIMIT_MS,
+);
+
+test.each([
+  [
+    "damaged",
+    (path: string) => {
+      // Of a page, the newest state may be in either.
+      for (const suffix of ["", "-wal"]) {
+        const fd = openSync(path + suffix, "r+");
+        writeSync(fd, Buffer.alloc(fstatSync(fd).size, 0xa5), 0);
+        closeSync(fd);
+      }
+    },
+  ],
+  ["deleted", (path: string) => rmSync(path)],
+])(
+  "an index that is %s while the machine runs is rebuilt, and the backup goes on",
+  async (_, harm) => {
+    using folder = tempDir();
+    await using machine = await MachineProcess.start({ folder: folder.path });
+    await machine.untilReady();
+    const write = (text: string): void => {
+      for (let n = 0; n < 1_000; n += 1) {
+        writeFileSync(join(machine.dataDir, `workspace/${n}.txt`), `${text} ${n}`);
+      }
+    };
+    write("before");
+    await machine.sync();
+    harm(join(machine.dataDir, ".sidecar/index.sqlite"));
+    write("after");
+    await machine.fetch("/machine/sync", { method: "POST" });
+    await until(
+      () => machine.lines.filter(({ state }) => state === "deciding").length > 1,
+      "the damage is found, and the volume looked at anew",
+      30_000,
+    );
+    await machine.untilReady();
+    await machine.sync();
+    expect(await machine.stop()).toBe(0);
+    const before = describeVolume(machine.dataDir);
+    wipe(machine.dataDir);
+    await using again = await MachineProcess.start({ folder: folder.path });
+    await again.untilReady();
+    expect(describeVolume(again.dataDir)).toEqual(before);
   },
   LIMIT_MS,
 );

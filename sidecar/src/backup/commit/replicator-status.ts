@@ -36,6 +36,8 @@ export interface ReplicatorEvent {
     /** The volume is not known to be whole, or commits cannot be made: none until "resumed". */
     | "halted"
     | "resumed"
+    /** No commits until the index is rebuilt, which a new boot of the volume does. */
+    | "damaged_index"
     | "mass_delete"
     /** The store does not answer, or refuses our credentials, until "recovered". */
     | "unreachable"

@@ -1,5 +1,6 @@
 import type { Clock } from "../../platform/clock.ts";
 import type { Logger } from "../../platform/log.ts";
+import { isDamagedIndex } from "../index-schema.ts";
 import type { ScanResult } from "../notice/scan.ts";
 import type { ScanRequest } from "../notice/scanner.ts";
 import { Bell } from "./bell.ts";
@@ -34,7 +35,7 @@ export interface Halt {
   readonly message: string;
 }
 
-type HaltReason = "emptied" | "unreadable" | "failing" | "scan_failed";
+type HaltReason = "emptied" | "unreadable" | "failing" | "scan_failed" | "damaged_index";
 
 const MESSAGES: Readonly<Record<HaltReason, string>> = {
   emptied:
@@ -43,6 +44,7 @@ const MESSAGES: Readonly<Record<HaltReason, string>> = {
   failing:
     "Cannot back up the volume: the disk reports errors; attach a volume restored from the backup",
   scan_failed: "Cannot back up the volume: it cannot be compared with the index",
+  damaged_index: "Cannot back up the volume: the index is damaged, and is rebuilt",
 };
 
 /** Decides when the volume is compared with the index: at first, when asked, and from time to time whatever the watcher says. */
@@ -138,7 +140,7 @@ export class Scans {
       signal.throwIfAborted();
       if (!this.#failing) log.error({ error }, "Cannot scan the volume");
       this.#failing = true;
-      this.#judge("scan_failed");
+      this.#judge(isDamagedIndex(error) ? "damaged_index" : "scan_failed");
       return clock.monotonic() - start;
     }
   }

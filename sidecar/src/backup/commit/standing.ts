@@ -1,5 +1,6 @@
 import type { Logger } from "../../platform/log.ts";
 import type { StoreError } from "../../store/store.ts";
+import { isDamagedIndex } from "../index-schema.ts";
 import type { Reach } from "../patience.ts";
 import type { CommitResult } from "./committer.ts";
 import type { BackupStatus, ReplicatorEvent } from "./replicator-status.ts";
@@ -78,9 +79,9 @@ export class Standing {
   setFault(error: unknown): void {
     if (this.#fault) return;
     const message = error instanceof Error ? error.message : String(error);
-    this.#fault = { kind: "internal", message };
+    this.#fault = { kind: isDamagedIndex(error) ? "damaged_index" : "internal", message };
     this.#options.log.error({ error }, "Cannot commit; it is tried again");
-    this.#changed("halted", message);
+    this.#changed(haltType(this.#fault), message);
   }
 
   clearFault(): void {
@@ -102,11 +103,15 @@ export class Standing {
     const { log } = this.#options;
     if (halt) log.error({ reason: halt.kind }, halt.message);
     else log.info({}, well);
-    this.#changed(halt ? "halted" : "resumed", halt?.message ?? well);
+    this.#changed(halt ? haltType(halt) : "resumed", halt?.message ?? well);
   }
 
   #changed(type: ReplicatorEvent["type"], message: string): void {
     this.#options.onEvent?.({ type, message });
     this.#options.onChange(this.obstacle);
   }
+}
+
+function haltType({ kind }: Halt): "halted" | "damaged_index" {
+  return kind === "damaged_index" ? kind : "halted";
 }

@@ -2,6 +2,7 @@ import { parentPort, workerData } from "node:worker_threads";
 
 import { systemClock } from "../../platform/clock.ts";
 import { Root } from "../../volume/root.ts";
+import { isDamagedIndex } from "../index-schema.ts";
 import { Index } from "../index.ts";
 import { createIgnore, readRules } from "./ignore.ts";
 import { scan, type ScanBatch, type ScanResult } from "./scan.ts";
@@ -18,12 +19,13 @@ export type ScanReport =
   | ({ readonly kind: "batch" } & ScanBatch)
   | { readonly kind: "progress"; readonly entries: number }
   | { readonly kind: "result"; readonly result: ScanResult }
-  | { readonly kind: "failed"; readonly message: string };
+  | { readonly kind: "failed"; readonly message: string; readonly damagedIndex: boolean };
 
 try {
   report({ kind: "result", result: run(workerData as ScanOrder) });
 } catch (error) {
-  report({ kind: "failed", message: error instanceof Error ? error.message : String(error) });
+  const message = error instanceof Error ? error.message : String(error);
+  report({ kind: "failed", message, damagedIndex: isDamagedIndex(error) });
 }
 
 function run(order: ScanOrder): ScanResult {

@@ -1,5 +1,6 @@
 import { Worker } from "node:worker_threads";
 
+import { IndexError } from "../index-schema.ts";
 import type { ScanOrder, ScanReport } from "./scan-worker.ts";
 import type { ScanBatch, ScanResult } from "./scan.ts";
 
@@ -53,7 +54,7 @@ export class Scanner {
       if (report.kind === "batch") request.onBatch(report);
       else if (report.kind === "progress") request.onProgress?.(report.entries);
       else if (report.kind === "result") resolve(report.result);
-      else reject(new Error(`Cannot scan the volume: ${report.message}`));
+      else reject(failure(report));
     });
     worker.on("error", (error) =>
       reject(new Error("Cannot scan the volume: its Worker failed", { cause: error })),
@@ -67,4 +68,9 @@ export class Scanner {
       await worker.terminate();
     }
   }
+}
+
+function failure({ message, damagedIndex }: Extract<ScanReport, { kind: "failed" }>): Error {
+  const text = `Cannot scan the volume: ${message}`;
+  return damagedIndex ? new IndexError("corrupt", text) : new Error(text);
 }
