@@ -15,7 +15,7 @@ export type Phase =
   | { readonly kind: "booting"; readonly status: BootStatus }
   | { readonly kind: "halted"; readonly halt: Halted }
   /** The files are whole, and what the store holds is not known: nothing is committed. */
-  | { readonly kind: "unsettled"; readonly sinceMs: number }
+  | { readonly kind: "unsettled"; readonly sinceMs: number; readonly reason?: string }
   | { readonly kind: "settled" };
 
 /** The state of a backup that is not running. */
@@ -47,6 +47,8 @@ export function accessOf(
       // Files that are whole and the user's own can at least be looked at.
       return { read: kind === "diverged", write: false, code: "halted", message };
     }
+    case "unsettled":
+      return { read: true, write: true, code: "ok", message: unsettledMessage(phase.reason) };
     default:
       return { read: true, write: true, code: "ok", message: "The backup has not begun yet" };
   }
@@ -65,12 +67,17 @@ export function causesOf(phase: Phase): Cause[] {
     return [{ part: "volume", kind: phase.halt.kind, message: phase.halt.message }];
   }
   if (phase.kind === "unsettled") {
-    const message =
-      "The store does not answer; the machine runs, and nothing is committed until it does";
-    return [{ part: "backup", kind: "unreachable", message }];
+    return [{ part: "backup", kind: "unreachable", message: unsettledMessage(phase.reason) }];
   }
   if (phase.kind === "booting" && phase.status.state === "waiting") {
-    return [{ part: "volume", kind: "waiting_for_store", message: phase.status.message }];
+    const message = `Nothing is started before the store says what belongs on the volume: ${phase.status.message}. ${ADVICE}`;
+    return [{ part: "volume", kind: "waiting_for_store", message }];
   }
   return [];
+}
+
+const ADVICE = "If it lasts, check BACKUP_URL and the R2_* variables";
+
+function unsettledMessage(reason = "it does not answer"): string {
+  return `The store cannot be used: ${reason}. The machine runs, and nothing is committed until it can. ${ADVICE}`;
 }

@@ -78,3 +78,9 @@ test("a volume that is coming back says how far it is", () => {
   });
   expect(message).toBe("Bringing back: 5 of 10 files, 0.5 of 1.0 MiB, 3 s left");
 });
+
+test("a volume whose store cannot be used says what the store said", () => {
+  const phase: Phase = { kind: "unsettled", sinceMs: 0, reason: "the store answers 403" };
+  expect(causesOf(phase)[0]?.message).toContain("the store answers 403");
+  expect(accessOf(phase, { fenced: undefined, progress: undefined }).message).toContain("403");
+});
