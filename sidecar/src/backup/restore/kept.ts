@@ -4,6 +4,7 @@ import { z } from "zod";
 
 import { nextTurn } from "../../platform/clock.ts";
 import { writeFileAtomic } from "../../volume/atomic.ts";
+import type { Owner } from "../../volume/dir.ts";
 import { OWN_FOLDER, isOurs } from "../../volume/marker.ts";
 import { setTimes } from "../../volume/ns-times.ts";
 import type { Root } from "../../volume/root.ts";
@@ -45,25 +46,47 @@ export async function findUnknown(
   return unknown;
 }
 
-/** Moves these paths back from where they were put aside, where their folder is still there and nothing has their name. */
-export function bringBack(root: Root, paths: readonly string[], replaced: string): void {
+/**
+ * Moves these paths back from where they were put aside, where nothing has their name. A folder that the newer tree does
+ * not have is made again. Returns false where something had to stay aside: it is nowhere else.
+ */
+export function bringBack(
+  root: Root,
+  paths: readonly string[],
+  { replaced, owner }: { readonly replaced: string; readonly owner?: Owner | undefined },
+): boolean {
+  let all = true;
   for (const path of paths) {
     try {
-      using from = root.place(`${OWN_FOLDER}/${replaced}/${path}`, { links: "refuse" });
-      using to = root.place(path, { links: "refuse" });
-      if (to.dir.has(to.name) || !from.dir.has(from.name)) continue;
-      const { mtimeNs } = to.dir.stat();
-      from.dir.rename(from.name, to.dir, to.name);
-      if (to.dir.path === "") continue;
-      // To the history nothing happened in this folder.
-      using folder = root.place(to.dir.path, { links: "refuse" });
-      setTimes(folder.dir, folder.name, mtimeNs);
+      if (!bringOneBack(root, path, { replaced, owner })) all = false;
     } catch (error) {
-      // Its folder is gone from the newer tree, or is no folder any more: it stays aside.
-      if (!isVolumeError(error, "missing", "not_directory", "outside_root", "bad_name"))
-        throw error;
+      // Nothing was put aside there, or not any more.
+      if (isVolumeError(error, "missing")) continue;
+      // Its folder is no folder in the newer tree.
+      if (!isVolumeError(error, "not_directory", "outside_root", "bad_name")) throw error;
+      all = false;
     }
   }
+  return all;
+}
+
+function bringOneBack(
+  root: Root,
+  path: string,
+  { replaced, owner }: { readonly replaced: string; readonly owner: Owner | undefined },
+): boolean {
+  using from = root.place(`${OWN_FOLDER}/${replaced}/${path}`, { links: "refuse" });
+  // A name that is not UTF-8 cannot be asked for. Any other was moved before, by a run that was cut off.
+  if (!from.dir.has(from.name)) return !from.name.includes("\uFFFD");
+  using to = root.place(path, { links: "refuse", create: { owner } });
+  if (to.dir.has(to.name)) return false;
+  const { mtimeNs } = to.dir.stat();
+  from.dir.rename(from.name, to.dir, to.name);
+  if (to.dir.path === "") return true;
+  // To the history nothing happened in this folder.
+  using folder = root.place(to.dir.path, { links: "refuse" });
+  setTimes(folder.dir, folder.name, mtimeNs);
+  return true;
 }
 
 /** Remembers, for as long as the restore takes, the paths that are to be brought back. */

@@ -165,15 +165,15 @@ export class Restore {
 
   /** Needs nothing of the store, and is not stopped half-way by the signal. */
   async #place(marker: Marker): Promise<void> {
-    const { root, onStep } = this.#options;
+    const { root, owner, onStep } = this.#options;
     const { kind = "whole", replaced = "", names = [] } = marker.restore ?? {};
     onStep?.("placing");
     placeTree(root, { names, replaced, onStep });
     if (kind === "forward") {
-      bringBack(root, readKept(root) ?? [], replaced);
+      const isAllBack = bringBack(root, readKept(root) ?? [], { replaced, owner });
       onStep?.("brought back");
-      // All of it is in the history.
-      await removeOwn(root, replaced);
+      // The rest of it is in the history.
+      if (isAllBack) await removeOwn(root, replaced);
     }
     const { restore: _, ...rest } = marker;
     writeMarker(root, { ...rest, state: "ready" });

@@ -5,6 +5,7 @@ import {
   readFileSync,
   readdirSync,
   renameSync,
+  rmSync,
   statSync,
   symlinkSync,
   writeFileSync,
@@ -529,6 +530,30 @@ test("an old copy is brought forward: equal files are not fetched, ignored ones 
   expect(
     readdirSync(`${target.path}/.sidecar`).filter((name) => name.startsWith("replaced")),
   ).toEqual([]);
+});
+
+test("an old copy brought forward loses nothing that only it has", async () => {
+  using tree = source({ "workspace/films/list": "list", "workspace/turned/x": "x", "home/y": "y" });
+  const store = new MemoryStore();
+  const history = new HistoryWriter(store);
+  await history.commitTree(tree.path);
+  using target = volume(store);
+  await target.restore().run();
+  // Too large, or not allowed to be read: never backed up.
+  writeFileSync(`${target.path}/workspace/films/large`, "stands for many GiB");
+  writeFileSync(`${target.path}/workspace/turned/large`, "another one");
+  const nameless = Buffer.concat([Buffer.from(`${target.path}/home/`), Buffer.from([0xff])]);
+  writeFileSync(nameless, "its name is not UTF-8");
+  rmSync(`${tree.path}/workspace/films`, { recursive: true });
+  rmSync(`${tree.path}/workspace/turned`, { recursive: true });
+  tree.write({ "workspace/turned": "a file now" });
+  await history.commitTree(tree.path);
+  const { replaced } = await target.restore({ kind: "forward" }).run();
+  expect(readFileSync(`${target.path}/workspace/films/large`, "utf8")).toContain("many GiB");
+  expect(readFileSync(`${target.path}/workspace/turned`, "utf8")).toBe("a file now");
+  const aside = `${target.path}/.sidecar/${replaced}`;
+  expect(readFileSync(`${aside}/workspace/turned/large`, "utf8")).toBe("another one");
+  expect(readdirSync(`${aside}/home`, { encoding: "buffer" })).toEqual([Buffer.from([0xff])]);
 });
 
 function contentOf(bytes: Uint8Array, extents: readonly object[]): Partial<Entry> {
