@@ -3,6 +3,7 @@ import { mkdirSync } from "node:fs";
 import { ConfigError, parseConfig, secretsOf, type Config, type Environment } from "./config.ts";
 import { Assembly } from "./machine/assembly.ts";
 import { Parts, type StopStage } from "./parts.ts";
+import { aborted } from "./platform/aborted.ts";
 import { systemClock, type Clock } from "./platform/clock.ts";
 import { createLogger, type Logger } from "./platform/log.ts";
 import { createRedactor } from "./platform/redact.ts";
@@ -120,11 +121,4 @@ class Run {
     this.#log.info({}, "The machine has stopped");
     return "stopped";
   }
-}
-
-function aborted(signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    if (signal.aborted) resolve();
-    else signal.addEventListener("abort", () => resolve(), { once: true });
-  });
 }

@@ -23,7 +23,6 @@ const ARROWS: Readonly<Record<string, readonly string[]>> = {
 const LIBRARIES: Readonly<Record<string, string>> = {
   "@aws-sdk/client-s3": "store",
   chokidar: "backup",
-  ignore: "backup",
   json5: "gateway",
   mime: "files",
   pino: "platform",

@@ -1,6 +1,7 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 
+import { aborted } from "../platform/aborted.ts";
 import type { Clock } from "../platform/clock.ts";
 import type { Logger } from "../platform/log.ts";
 import type { ChildService, ChildUser, ChildVerdict } from "./child-service.ts";
@@ -158,11 +159,4 @@ function fieldOf(body: unknown, name: string): unknown {
   return typeof body === "object" && body !== null
     ? (body as Record<string, unknown>)[name]
     : undefined;
-}
-
-function aborted(signal: AbortSignal): Promise<void> {
-  const { promise, resolve } = Promise.withResolvers<void>();
-  if (signal.aborted) resolve();
-  else signal.addEventListener("abort", () => resolve(), { once: true });
-  return promise;
 }

@@ -2,6 +2,7 @@ import { lstatSync, unlinkSync } from "node:fs";
 
 import type { Hono } from "hono";
 
+import { aborted } from "../platform/aborted.ts";
 import type { Logger } from "../platform/log.ts";
 import type { AppEnv } from "./app-env.ts";
 
@@ -92,13 +93,6 @@ export class Server {
 function removeOldSocket(path: string): void {
   const stat = lstatSync(path, { throwIfNoEntry: false });
   if (stat?.isSocket()) unlinkSync(path);
-}
-
-function aborted(signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    if (signal.aborted) resolve();
-    else signal.addEventListener("abort", () => resolve(), { once: true });
-  });
 }
 
 function messageOf(error: unknown): string {
