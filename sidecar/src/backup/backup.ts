@@ -2,6 +2,7 @@ import type { Clock } from "../platform/clock.ts";
 import type { Logger } from "../platform/log.ts";
 import type { CountingStore } from "../store/counting.ts";
 import { probeConditionalPut } from "../store/probe.ts";
+import { dropBallast, layBallast } from "../volume/ballast.ts";
 import type { Owner } from "../volume/dir.ts";
 import { OWN_FOLDER, updateMarker, whyNotReady } from "../volume/marker.ts";
 import type { Root } from "../volume/root.ts";
@@ -99,6 +100,7 @@ export class Backup {
       probe: (signal) => probeConditionalPut(store, keys.probe, { signal, clock }),
       refuse: () => this.#refuse(),
       isWatching: () => this.#watcher.isWatching,
+      makeRoom: () => this.#makeRoom(),
       lastSync: lastSyncFile(root, log),
       onRecorded: () => this.#context.startBatch(),
       counts: () => store.counts,
@@ -150,7 +152,25 @@ export class Backup {
     if (isWhole && !this.#watcher.isWatching && this.#rewatch.begin()) await this.#watcher.start();
     const result = await this.#scanner.scan(request);
     this.#clean(result.leftovers);
+    if (request.path === undefined) await this.#keepRoom();
     return result;
+  }
+
+  /** So that commits can be recorded on a volume that somebody has filled, as long as that lasts. */
+  async #keepRoom(): Promise<void> {
+    const { root, log } = this.#options;
+    try {
+      await layBallast(root);
+    } catch (error) {
+      log.debug({ error }, "Cannot keep room for a full volume");
+    }
+  }
+
+  #makeRoom(): boolean {
+    const { root, log } = this.#options;
+    const isFreed = dropBallast(root);
+    if (isFreed) log.warn({}, "The volume is full; the room kept for commits is used now");
+    return isFreed;
   }
 
   #reloadRules(): void {

@@ -7,6 +7,7 @@ import type { Cause } from "../health/reasons.ts";
 import type { Clock } from "../platform/clock.ts";
 import type { Logger } from "../platform/log.ts";
 import type { CountingStore } from "../store/counting.ts";
+import { dropBallast } from "../volume/ballast.ts";
 import type { Owner } from "../volume/dir.ts";
 import type { Root } from "../volume/root.ts";
 import {
@@ -85,7 +86,18 @@ export class VolumeLife {
         return;
       }
       if (!mayPass(outcome)) await aborted(signal);
+      // Opening the index takes some room as well.
+      if (this.#makeRoom()) continue;
       await this.#options.clock.sleep(AGAIN_MS, signal);
+    }
+  }
+
+  #makeRoom(): boolean {
+    try {
+      return dropBallast(this.#options.root);
+    } catch {
+      // What is wrong with the disk has been said already.
+      return false;
     }
   }
 

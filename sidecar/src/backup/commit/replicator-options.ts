@@ -33,6 +33,8 @@ export interface ReplicatorOptions {
   readonly refuse?: () => Halt | undefined;
   /** Whether changes are noticed as they happen; where not, the volume is scanned more often. */
   readonly isWatching?: () => boolean;
+  /** Gives up room that was kept for when the volume is full; false where there is none left. */
+  readonly makeRoom?: () => boolean;
   readonly lastSync?: LastSync;
   /** Told when everything that was read is recorded. */
   readonly onRecorded?: () => void;

@@ -173,6 +173,7 @@ export class Replicator {
           this.#standing.clearFault();
         } catch (error) {
           signal.throwIfAborted();
+          if (isFull(error) && this.#options.makeRoom?.()) continue;
           // Neither the store nor a single file: the index, or the process itself.
           this.#standing.setFault(error);
           failures += 1;
@@ -312,4 +313,9 @@ export class Replicator {
   #pendingFiles(): number {
     return this.#options.dirty.size + (this.#now?.items.length ?? 0) + this.#intake.reading;
   }
+}
+
+/** True where the index has no room on the volume. */
+function isFull(error: unknown): boolean {
+  return error instanceof Error && "code" in error && error.code === "SQLITE_FULL";
 }

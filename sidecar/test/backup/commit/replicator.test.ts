@@ -344,6 +344,23 @@ test("an index that cannot be written halts the backup until it can", async () =
   expect(await storedTree(t.memory)).toEqual(describeTree(t.volume, SKIP));
 });
 
+test("on a full volume the room kept for it is used before the backup halts", async () => {
+  let room = 1;
+  await using t = bench({ makeRoom: () => room-- > 0 });
+  await t.start();
+  await t.flush();
+  const record = t.index.record.bind(t.index);
+  t.index.record = (...args) => {
+    if (room > 0) throw Object.assign(new Error("the disk is full"), { code: "SQLITE_FULL" });
+    record(...args);
+  };
+  t.write("workspace/a.md", "a2");
+  await t.flush();
+  expect(room).toBe(0);
+  expect(t.types()).toEqual([]);
+  expect(await storedTree(t.memory)).toEqual(describeTree(t.volume, SKIP));
+});
+
 test("stopping commits what is left", async () => {
   await using t = bench();
   await t.start();
