@@ -222,10 +222,12 @@ export class VolumeLife {
   }
 
   async #catchUp(ready: Ready): Promise<void> {
-    if (!ready.index) return;
     const signal = this.#life.signal;
     const outcome = await catchUp({ ...this.#context(), index: ready.index }, signal);
-    if (outcome.state === "ready") return this.#begin(ready);
+    if (outcome.state === "ready") {
+      this.#ready = { ...ready, index: outcome.index };
+      return this.#begin(this.#ready);
+    }
     this.#options.log.warn(
       { state: outcome.state, reason: outcome.message },
       "The store knows more than this volume",

@@ -1,3 +1,4 @@
+import { statfsSync } from "node:fs";
 import { statfs } from "node:fs/promises";
 
 import type { Dir } from "./dir.ts";
@@ -6,6 +7,8 @@ import { volumeError } from "./volume-error.ts";
 /** Below this share of the volume, or below `RESERVE_BYTES`, writes are refused. */
 const RESERVE_SHARE = 0.05;
 const RESERVE_BYTES = 64 * 1024 * 1024;
+/** What is left where a write of a few pages has failed. */
+const FULL_BYTES = 1024 * 1024;
 
 /** How full a volume is. */
 export interface Space {
@@ -21,6 +24,17 @@ export async function readSpace(dir: Dir): Promise<Space> {
   try {
     const { bsize, blocks, bavail, files, ffree } = await statfs(dir.self);
     return { bytes: blocks * bsize, free: bavail * bsize, files: files - ffree };
+  } catch (error) {
+    throw volumeError(error, "measure", dir.path);
+  }
+}
+
+/** True if nobody can write to the volume any more for want of room, or of inodes. Throws VolumeError. */
+export function isFull(dir: Dir): boolean {
+  try {
+    const { bsize, bavail, files, ffree } = statfsSync(dir.self);
+    // A file system that does not count inodes says 0 of 0.
+    return bavail * bsize < FULL_BYTES || (files > 0 && ffree === 0);
   } catch (error) {
     throw volumeError(error, "measure", dir.path);
   }

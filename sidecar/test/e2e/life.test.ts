@@ -407,6 +407,37 @@ test(
 );
 
 test(
+  "a machine on a volume without any room starts, lets its user make some, and goes on",
+  async () => {
+    using folder = tempDir();
+    {
+      await using machine = await MachineProcess.start({ folder: folder.path });
+      await machine.untilReady();
+      writeFileSync(join(machine.dataDir, "workspace/one.md"), "one");
+      await machine.sync();
+      await machine.stop();
+      rmSync(join(machine.dataDir, ".sidecar/ballast"));
+    }
+    const data = join(folder.path, "data");
+    const full = `
+      mount -t tmpfs -o size=24m tmpfs "$0.full" && cp -a "$0/." "$0.full" &&
+      mount --move "$0.full" "$0" && { cat /dev/zero > "$0/workspace/film.mp4" || true; } && exec "$@"`;
+    mkdirSync(`${data}.full`);
+    const wrapper = ["unshare", "--mount", "--fork", "--kill-child", "sh", "-c", full, data];
+    await using machine = await MachineProcess.start({ folder: folder.path, wrapper });
+    await machine.untilReport(
+      ({ services }) => services.some(({ name, ready }) => name === "gateway" && ready),
+      "the gateway runs",
+    );
+    const gone = await machine.fetch("/files/delete?path=film.mp4", { method: "DELETE" });
+    expect(gone.status).toBeLessThan(300);
+    await until(() => machine.sync().catch(() => undefined), "the backup goes on", 90_000);
+    expect(await machine.stop()).toBe(0);
+  },
+  LIMIT_MS,
+);
+
+test(
   "a volume that has become read-only halts the machine visibly: it stays up, says so, and commits nothing",
   async () => {
     using folder = tempDir();

@@ -2,6 +2,7 @@ import type { Clock } from "../../platform/clock.ts";
 import { isStoreError, type StoreError } from "../../store/store.ts";
 import { holdsFiles, readMarker, type MarkerReading } from "../../volume/marker.ts";
 import type { Root } from "../../volume/root.ts";
+import { isVolumeError, type VolumeError } from "../../volume/volume-error.ts";
 import { HistoryError, readHead, type StoreReads } from "../history/history.ts";
 import type { Index } from "../index.ts";
 import { withinTime } from "../within-time.ts";
@@ -27,10 +28,10 @@ export interface FactsOptions {
   readonly failures?: number;
 }
 
-/** What is known, and why the store is not. */
+/** What is known, and why the store is not: it does not answer, or a full volume has no room to compare it with. */
 export interface GatheredFacts {
   readonly facts: BootFacts;
-  readonly storeError: StoreError | undefined;
+  readonly obstacle: StoreError | VolumeError | undefined;
 }
 
 /** Looks at the volume and at the store, once. Throws VolumeError, IndexError, HistoryError, CodecError `newer`. */
@@ -38,15 +39,28 @@ export async function gatherFacts(options: FactsOptions): Promise<GatheredFacts>
   const { root, user, store } = options;
   const marker = readMarker(root);
   const volume = { user, marker, files: holdsFiles(root) };
-  if (!store) return { facts: { ...volume, store: { kind: "off" } }, storeError: undefined };
+  if (!store) return { facts: { ...volume, store: { kind: "off" } }, obstacle: undefined };
   try {
     const facts = await storeFacts(store, { ...options, marker });
-    return { facts: { ...volume, store: facts }, storeError: undefined };
+    return { facts: { ...volume, store: facts }, obstacle: undefined };
   } catch (error) {
     options.signal.throwIfAborted();
-    if (!isStoreError(error, "unavailable", "throttled", "denied", "missing")) throw error;
-    return { facts: { ...volume, store: { kind: "unreachable" } }, storeError: error };
+    const mayPass =
+      isStoreError(error, "unavailable", "throttled", "denied", "missing") ||
+      isVolumeError(error, "no_space");
+    if (!mayPass) throw error;
+    return { facts: { ...volume, store: { kind: "unreachable" } }, obstacle: error };
   }
+}
+
+/** Where the volume stands; 0 where that is not known. */
+export function positionOf({ facts }: GatheredFacts): number {
+  return facts.store.kind === "known" ? facts.store.at : 0;
+}
+
+/** True if the marker says that the tree is whole. */
+export function isWhole({ facts: { marker } }: GatheredFacts): boolean {
+  return marker.kind === "ok" && marker.marker.state === "ready";
 }
 
 async function storeFacts(

@@ -1,5 +1,9 @@
 import { lstatSync, rmSync } from "node:fs";
 
+import { dropBallast } from "../../volume/ballast.ts";
+import type { Root } from "../../volume/root.ts";
+import { isFull } from "../../volume/space.ts";
+import { VolumeError } from "../../volume/volume-error.ts";
 import type { CommitHeader, Entry } from "../format/format.ts";
 import {
   HistoryError,
@@ -15,8 +19,21 @@ const LOOKS = 3;
 /** Of the database and of what SQLite keeps beside it. */
 const SUFFIXES = ["", "-wal", "-shm", "-journal"];
 
+/** As `openOrReplaceIndex`. Throws VolumeError `no_space` where a full volume is all that keeps it from being opened. */
+export function openIndexOf(root: Root, path: string): Index {
+  try {
+    return openOrReplaceIndex(path);
+  } catch (error) {
+    using top = root.dir("");
+    if (!isFull(top)) throw error;
+    if (dropBallast(root)) return openIndexOf(root, path);
+    const message = "Cannot open the index: no space left on the volume";
+    throw new VolumeError("no_space", message, { cause: error });
+  }
+}
+
 /** Opens the index, in place of one that is damaged a new one. Throws IndexError `newer`. */
-export function openOrReplaceIndex(path: string): Index {
+function openOrReplaceIndex(path: string): Index {
   // SQLite would follow a link that somebody left there before the folder was ours.
   const files = SUFFIXES.map((suffix) => lstatSync(path + suffix, { throwIfNoEntry: false }));
   if (!files[0] || files.some((file) => file?.isFile() === false)) removeIndex(path);

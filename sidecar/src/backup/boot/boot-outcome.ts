@@ -5,6 +5,7 @@ import { IndexError } from "../index-schema.ts";
 import type { Index } from "../index.ts";
 import type { Unrestored } from "../restore/build-tree.ts";
 import { RestoreError } from "../restore/restore-error.ts";
+import type { RestoreResult } from "../restore/restore.ts";
 import type { Decision } from "./decide.ts";
 
 /** What the volume is doing until it is ready; `message` is a sentence for people. */
@@ -41,9 +42,9 @@ export interface Ready {
   readonly position: number;
   /** A new machine: its first files have to be put there, then `finishFresh` is called. */
   readonly fresh: boolean;
-  /** False where the store did not answer: nothing may be committed before `catchUp` says "ready". */
+  /** False where the store did not answer, or could not be compared with: nothing may be committed before `catchUp` says "ready". */
   readonly settled: boolean;
-  /** Undefined with the backup off. The caller closes it. */
+  /** Undefined with the backup off, and where a full volume has no room to open it: not settled then. The caller closes it. */
   readonly index: Index | undefined;
   /** What the history has and this boot could not bring back. */
   readonly unrestored: readonly Unrestored[];
@@ -56,7 +57,12 @@ export type BootOutcome =
   | Halted;
 
 export type CatchUpOutcome =
-  | { readonly state: "ready"; readonly position: number }
+  | {
+      readonly state: "ready";
+      readonly position: number;
+      /** The one that was given, else one that the caller closes. */
+      readonly index: Index;
+    }
   /** An old copy that has no changes of its own: end the gateway and boot the volume again, which brings it up to date. */
   | { readonly state: "behind"; readonly message: string }
   | Halted;
@@ -74,6 +80,13 @@ const KINDS: Readonly<Record<Refusal["kind"], HaltKind>> = {
 /** The outcome of a boot that was decided against. */
 export function refused(decision: Refusal): Halted {
   return { state: "halted", kind: KINDS[decision.kind], message: decision.message };
+}
+
+export function restoredEvent(result: RestoreResult): BootEvent {
+  const { position, files, bytes, durationMs, replaced } = result;
+  const unrestored = result.unrestored.slice(0, 100).map(({ path, reason }) => ({ path, reason }));
+  const details = { position, files, bytes, durationMs, replaced, unrestored };
+  return { type: "restored", details };
 }
 
 /** The outcome of a boot that failed. */

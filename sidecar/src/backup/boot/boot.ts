@@ -3,6 +3,7 @@ import { isStoreError } from "../../store/store.ts";
 import type { Owner } from "../../volume/dir.ts";
 import { OWN_FOLDER, updateMarker, writeMarker } from "../../volume/marker.ts";
 import type { Root } from "../../volume/root.ts";
+import { isVolumeError } from "../../volume/volume-error.ts";
 import type { StoreReads } from "../history/history.ts";
 import { patientReads } from "../history/patient-reads.ts";
 import type { Index } from "../index.ts";
@@ -12,12 +13,13 @@ import { STAGING_NAME, removeOwn } from "../restore/place.ts";
 import type { Progress } from "../restore/progress.ts";
 import { RestoreError } from "../restore/restore-error.ts";
 import { Restore, type RestoreResult } from "../restore/restore.ts";
-import { gatherFacts, type GatheredFacts } from "./boot-facts.ts";
-import { openOrReplaceIndex, recordCommit, removeIndex } from "./boot-index.ts";
+import { gatherFacts, isWhole, positionOf, type GatheredFacts } from "./boot-facts.ts";
+import { openIndexOf, recordCommit, removeIndex } from "./boot-index.ts";
 import {
   haltOf,
   messageOf,
   refused,
+  restoredEvent,
   type BootEvent,
   type BootOutcome,
   type BootStatus,
@@ -59,7 +61,7 @@ export async function bootVolume(context: BootContext, signal: AbortSignal): Pro
  * Waits for the store. Throws the signal's reason.
  */
 export async function catchUp(
-  context: BootContext & { readonly index: Index },
+  context: BootContext & { readonly index: Index | undefined },
   signal: AbortSignal,
 ): Promise<CatchUpOutcome> {
   return new Boot(context, signal, context.index).catchUp();
@@ -109,6 +111,17 @@ class Boot {
   }
 
   async catchUp(): Promise<CatchUpOutcome> {
+    const given = this.#index;
+    let outcome: CatchUpOutcome | undefined;
+    try {
+      outcome = await this.#catchUp();
+      return outcome;
+    } finally {
+      if (!given && outcome?.state !== "ready") this.#index?.[Symbol.dispose]();
+    }
+  }
+
+  async #catchUp(): Promise<CatchUpOutcome> {
     try {
       for (;;) {
         const gathered = await this.#gather();
@@ -116,7 +129,8 @@ class Boot {
         const position = positionOf(gathered);
         switch (decision.kind) {
           case "continue":
-            if (gathered.facts.store.kind === "known") return { state: "ready", position };
+            if (gathered.facts.store.kind === "known")
+              return { state: "ready", position, index: this.#openIndex() };
             await this.#wait(gathered);
             break;
           case "record-own":
@@ -219,21 +233,22 @@ class Boot {
   #ready({ facts }: GatheredFacts): Ready {
     const marker = facts.marker.kind === "ok" ? facts.marker.marker : undefined;
     const off = facts.store.kind === "off";
-    const index = off ? undefined : this.#openIndex();
+    const settled = facts.store.kind !== "unreachable";
+    const index = off ? undefined : this.#openIndex({ isOptional: !settled });
     return {
       state: "ready",
       position: index?.head()?.position ?? marker?.position ?? 0,
       fresh: marker?.fresh === true,
-      settled: facts.store.kind !== "unreachable",
+      settled,
       index,
       unrestored: this.#unrestored ?? earlier(index),
     };
   }
 
-  async #wait({ storeError }: GatheredFacts): Promise<void> {
-    const message = storeError?.message ?? "The store does not answer";
+  async #wait({ obstacle }: GatheredFacts): Promise<void> {
+    const message = obstacle?.message ?? "The store does not answer";
     this.#tell("waiting", message);
-    const denied = isStoreError(storeError, "denied", "missing");
+    const denied = isStoreError(obstacle, "denied", "missing");
     await this.#patience.pause(denied ? Infinity : this.#failures, this.#signal);
     this.#failures += 1;
   }
@@ -284,10 +299,7 @@ class Boot {
     }
     this.#compared = undefined;
     this.#unrestored = result.unrestored;
-    const { position, files, bytes, durationMs, replaced } = result;
-    const paths = result.unrestored.slice(0, 100).map(({ path, reason }) => ({ path, reason }));
-    const details = { position, files, bytes, durationMs, replaced, unrestored: paths };
-    onEvent?.({ type: "restored", details });
+    onEvent?.(restoredEvent(result));
   }
 
   #reads(): StoreReads {
@@ -296,9 +308,17 @@ class Boot {
     return patientReads(store, { patience: this.#patience, clock, signal: this.#signal });
   }
 
-  #openIndex(): Index {
-    this.#index ??= openOrReplaceIndex(this.#indexPath);
-    return this.#index;
+  #openIndex(): Index;
+  #openIndex(options: { readonly isOptional: boolean }): Index | undefined;
+  #openIndex({ isOptional } = { isOptional: false }): Index | undefined {
+    try {
+      this.#index ??= openIndexOf(this.#context.root, this.#indexPath);
+      return this.#index;
+    } catch (error) {
+      // The files are there, and those who can make room must get at them.
+      if (isOptional && isVolumeError(error, "no_space")) return undefined;
+      throw error;
+    }
   }
 
   #refuse(decision: Refusal): Halted {
@@ -312,14 +332,6 @@ class Boot {
   #tell(state: BootStatus["state"], message: string): void {
     this.#context.onStatus?.({ state, message });
   }
-}
-
-function positionOf({ facts }: GatheredFacts): number {
-  return facts.store.kind === "known" ? facts.store.at : 0;
-}
-
-function isWhole({ facts: { marker } }: GatheredFacts): boolean {
-  return marker.kind === "ok" && marker.marker.state === "ready";
 }
 
 function earlier(index: Index | undefined): Unrestored[] {
