@@ -22,6 +22,14 @@ export function stampOf(stat: BigIntStats): string | undefined {
 export const UNRESTORED = "unrestored";
 
 /**
+ * The same of the log or journal beside a database, without the ctime: SQLite, opened by root, gives these files to the
+ * database's owner each time, and every reading would make the next one look necessary. What is written moves the mtime.
+ */
+export function logStampOf(stat: BigIntStats): string {
+  return `f:${stat.ino}:${stat.size}:${stat.mtimeNs}`;
+}
+
+/**
  * The stamp of a database: that of its main file and of its write-ahead log or journal, either of which may hold the
  * newest rows. `-shm` says nothing.
  */

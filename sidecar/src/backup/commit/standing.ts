@@ -61,7 +61,7 @@ export class Standing {
   end(result: Extract<CommitResult, { kind: "fenced" | "unfenced" }>): void {
     const message =
       result.kind === "fenced"
-        ? `position ${result.by.position} of the backup was written by ${result.by.machine ?? "somebody else"}; this machine stops writing it`
+        ? `position ${result.by.position} of the backup was written by ${result.by.machine ?? "somebody else"}; this machine stops writing it: stop whichever of the two is not wanted`
         : "the store cannot keep two machines apart; use another one, or BACKUP_FENCE=off";
     this.#final = { kind: result.kind, message };
     const by = result.kind === "fenced" ? { by: result.by } : {};

@@ -2,7 +2,7 @@ import { closeSync, readSync, type BigIntStats } from "node:fs";
 
 import type { Dir } from "../../volume/dir.ts";
 import { isVolumeError } from "../../volume/volume-error.ts";
-import { stampOf } from "../stamp.ts";
+import { logStampOf } from "../stamp.ts";
 
 const HEADER = Buffer.from("SQLite format 3\0", "latin1");
 /** A rollback journal that was ended starts with zeroes instead, or is empty. */
@@ -27,6 +27,7 @@ export interface Log {
   readonly kind: "wal" | "journal";
   readonly name: string;
   readonly stat: BigIntStats;
+  /** From `logStampOf`. */
   readonly stamp: string;
 }
 
@@ -35,9 +36,8 @@ export function logOf(dir: Dir, name: string): Log | undefined {
   for (const kind of ["wal", "journal"] as const) {
     const log = `${name}-${kind}`;
     const stat = lstatIfThere(dir, log);
-    const stamp = stat?.isFile() && stat.size > 0n ? stampOf(stat) : undefined;
-    if (stat === undefined || stamp === undefined) continue;
-    return { kind, name: log, stat, stamp };
+    if (!stat?.isFile() || stat.size === 0n) continue;
+    return { kind, name: log, stat, stamp: logStampOf(stat) };
   }
   return undefined;
 }

@@ -6,7 +6,7 @@ import { databaseOf, databaseStamp, stampOf } from "../stamp.ts";
 import { hashOf, readStart } from "./content.ts";
 import type { ReadContext } from "./read-context.ts";
 import { INLINE_BYTES, type Reading } from "./reading.ts";
-import { fileItem, isRacy, settle, sha256Of, skipped, unchanged } from "./settle.ts";
+import { fileItem, isRacy, isRecent, settle, sha256Of, skipped, unchanged } from "./settle.ts";
 
 /** Reads a database through SQLite. Undefined where it is none, whatever its header says, or nothing but its bytes is left to save. */
 export async function readDatabase(
@@ -19,7 +19,8 @@ export async function readDatabase(
   const stamp = databaseStamp(stampOf(before) ?? "", log?.stamp);
   const known = unchanged(path, stamp, context);
   if (known) return known;
-  const racy = isRacy(context, before) || (log !== undefined && isRacy(context, log.stat));
+  const racy =
+    isRacy(context, before) || (log !== undefined && isRecent(context, log.stat.mtimeNs));
   const check = context.isCheckDue(path);
   const result = await context.copier.copy({ dir, name, path, before, log, check });
   context.restAfter(path, result.tookMs);

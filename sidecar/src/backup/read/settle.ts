@@ -108,12 +108,14 @@ function isSame(a: Entry, b: Entry): boolean {
   return false;
 }
 
+/** True if a write could hide behind the stamp of what was read so soon after its last change. */
+export function isRacy(context: ReadContext, { mtimeNs, ctimeNs }: BigIntStats): boolean {
+  return isRecent(context, mtimeNs) || isRecent(context, ctimeNs);
+}
+
 /** A time far ahead says nothing about when the file was written, so it is no reason to read it for ever. */
-export function isRacy({ clock }: ReadContext, stat: BigIntStats): boolean {
-  const now = clock.now();
-  return [stat.mtimeNs, stat.ctimeNs].some(
-    (time) => Math.abs(now - Number(time / 1_000_000n)) < RACY_MS,
-  );
+export function isRecent({ clock }: ReadContext, timeNs: bigint): boolean {
+  return Math.abs(clock.now() - Number(timeNs / 1_000_000n)) < RACY_MS;
 }
 
 export function sha256Of(bytes: Uint8Array): string {

@@ -19,7 +19,7 @@ import * as fc from "fast-check";
 import type { IndexedChild } from "../../../src/backup/index.ts";
 import { createIgnore, type Ignore } from "../../../src/backup/notice/ignore.ts";
 import { scan, type ScanOptions, type ScanResult } from "../../../src/backup/notice/scan.ts";
-import { UNRESTORED, databaseStamp, stampOf } from "../../../src/backup/stamp.ts";
+import { UNRESTORED, databaseStamp, logStampOf, stampOf } from "../../../src/backup/stamp.ts";
 import { systemClock } from "../../../src/platform/clock.ts";
 import { Root } from "../../../src/volume/root.ts";
 import { VolumeError } from "../../../src/volume/volume-error.ts";
@@ -251,7 +251,7 @@ test("scan folds a database's log into the database", () => {
   db.run("PRAGMA journal_mode = WAL");
   db.run("CREATE TABLE t (a)");
   expect(scanned(dir.path, { index }).changed).toEqual(["x.db"]);
-  const stamp = () => databaseStamp(stampOf(big(path)) ?? "", stampOf(big(`${path}-wal`)));
+  const stamp = () => databaseStamp(stampOf(big(path)) ?? "", logStampOf(big(`${path}-wal`)));
   index.set("x.db", { sqlite: true, stamp: stamp() });
   expect(scanned(dir.path, { index }).changed).toEqual([]);
   db.run("INSERT INTO t VALUES (1)");
