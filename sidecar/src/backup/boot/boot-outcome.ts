@@ -112,3 +112,14 @@ export function haltOf(error: unknown): Halted {
 export function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }
+
+/** What an earlier boot could not bring back. */
+export function earlier(index: Index | undefined): Unrestored[] {
+  const reason = "it could not be restored at an earlier boot";
+  return (index?.unrestored() ?? []).map((path) => ({ path, reason }));
+}
+
+/** The signal came first. */
+export function stopped(): BootOutcome {
+  return { state: "waiting", message: "Stopped before the volume was ready" };
+}

@@ -16,10 +16,12 @@ import { Restore, type RestoreResult } from "../restore/restore.ts";
 import { gatherFacts, isWhole, positionOf, type GatheredFacts } from "./boot-facts.ts";
 import { openIndexOf, recordCommit, removeIndex } from "./boot-index.ts";
 import {
+  earlier,
   haltOf,
   messageOf,
   refused,
   restoredEvent,
+  stopped,
   type BootEvent,
   type BootOutcome,
   type BootStatus,
@@ -332,13 +334,4 @@ class Boot {
   #tell(state: BootStatus["state"], message: string): void {
     this.#context.onStatus?.({ state, message });
   }
-}
-
-function earlier(index: Index | undefined): Unrestored[] {
-  const reason = "it could not be restored at an earlier boot";
-  return (index?.unrestored() ?? []).map((path) => ({ path, reason }));
-}
-
-function stopped(): BootOutcome {
-  return { state: "waiting", message: "Stopped before the volume was ready" };
 }
