@@ -85,7 +85,7 @@ function withoutMarker({ files, store }: BootFacts): Decision {
     kind: "diverged",
     reason: "unknown_files",
     message:
-      "Cannot use the volume: it holds files but no marker, and the store has a history of this user; `sidecar backup resolve` keeps one of the two",
+      "Cannot use the volume: it holds files but no marker, and the store has a history of this user; empty the volume to have that restored, or give the machine another BACKUP_URL to begin a history of these files",
   };
 }
 
@@ -105,7 +105,7 @@ function ready({ files, store }: BootFacts, position: number): Decision {
     return {
       kind: "diverged",
       reason: "other_history",
-      message: `Cannot go on from position ${at}: the store has another commit there; check BACKUP_URL, or let \`sidecar backup resolve\` keep one of the two`,
+      message: `Cannot go on from position ${at}: the store has another commit there; check BACKUP_URL, or save what you need and empty the volume to have the store's history restored`,
     };
   }
   // A ready volume without a single file was emptied from outside: nothing on it can be lost by restoring.
@@ -117,7 +117,7 @@ function ready({ files, store }: BootFacts, position: number): Decision {
   return {
     kind: "diverged",
     reason: "changed",
-    message: `Cannot go on from position ${at}: others have written up to ${head}, and this volume has changes of its own; \`sidecar backup resolve\` keeps one of the two`,
+    message: `Cannot go on from position ${at}: others have written up to ${head}, and this volume has changes of its own; save them and empty the volume to have the store's history restored`,
   };
 }
 
@@ -125,6 +125,6 @@ function lost(at: number, head: number): Decision {
   return {
     kind: "diverged",
     reason: "other_history",
-    message: `Cannot go on from position ${at}: the store's history ends at ${head}; check BACKUP_URL, or let \`sidecar backup resolve\` start over from this volume`,
+    message: `Cannot go on from position ${at}: the store's history ends at ${head}; check BACKUP_URL, or remove .sidecar from the volume to begin a new history with what is on it`,
   };
 }
