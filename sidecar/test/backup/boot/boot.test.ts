@@ -280,7 +280,7 @@ test("an old copy with changes of its own is left alone", async () => {
   const before = describeTree(one.path, OURS);
   const outcome = await one.boot();
   expect(outcome).toMatchObject({ state: "halted", kind: "diverged" });
-  expect(outcome).toMatchObject({ message: expect.stringContaining("BACKUP_URL") });
+  expect(outcome).toMatchObject({ message: expect.stringContaining("empty the volume") });
   expect(describeTree(one.path, OURS)).toEqual(before);
 });
 
