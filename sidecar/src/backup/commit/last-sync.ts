@@ -2,14 +2,10 @@ import { closeSync, fsync, writeSync } from "node:fs";
 import { promisify } from "node:util";
 
 import type { Logger } from "../../platform/log.ts";
-import { TEMP_PREFIX } from "../../volume/atomic.ts";
 import type { Dir } from "../../volume/dir.ts";
 import type { Root } from "../../volume/root.ts";
 import { isVolumeError } from "../../volume/volume-error.ts";
-import { LAST_SYNC } from "../notice/ignore.ts";
-
-/** Always the same one: a machine that is killed often must not litter the volume. */
-const TEMP = `${TEMP_PREFIX}last-sync`;
+import { LAST_SYNC, LAST_SYNC_TEMP } from "../notice/ignore.ts";
 
 const fsyncLater = promisify(fsync);
 
@@ -37,16 +33,16 @@ export function lastSyncFile(root: Root, log: Logger): LastSync {
 
 async function replace(top: Dir, text: string): Promise<void> {
   try {
-    top.unlink(TEMP);
+    top.unlink(LAST_SYNC_TEMP);
   } catch (error) {
     if (!isVolumeError(error, "missing")) throw error;
   }
-  const fd = top.create(TEMP, 0o644);
+  const fd = top.create(LAST_SYNC_TEMP, 0o644);
   try {
     writeSync(fd, text);
     await fsyncLater(fd);
   } finally {
     closeSync(fd);
   }
-  top.rename(TEMP, top, LAST_SYNC);
+  top.rename(LAST_SYNC_TEMP, top, LAST_SYNC);
 }

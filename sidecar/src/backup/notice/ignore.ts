@@ -1,6 +1,6 @@
 import { closeSync, readSync } from "node:fs";
 
-import { TEMP_PREFIX } from "../../volume/atomic.ts";
+import { TEMP_NAME, TEMP_PREFIX } from "../../volume/atomic.ts";
 import { OWN_FOLDER } from "../../volume/marker.ts";
 import type { Root } from "../../volume/root.ts";
 import { RuleSet } from "./rule-set.ts";
@@ -9,6 +9,8 @@ import { RuleSet } from "./rule-set.ts";
 export const COPIES_FOLDER = ".sidecar-copies";
 /** The time of the last commit, for people. */
 export const LAST_SYNC = ".last-sync";
+/** What the last one is called until it is whole. One name for ever: a kill leaves one file behind, not many. */
+export const LAST_SYNC_TEMP = `${TEMP_PREFIX}last-sync`;
 /** The agent's own rules, in gitignore syntax, at the top of each of `RULE_FOLDERS`. */
 export const IGNORE_FILE = ".backupignore";
 export const RULE_FOLDERS = ["workspace", "home"] as const;
@@ -28,7 +30,7 @@ export interface Ignore {
 }
 
 /** Ours and the file system's, at the top of the volume. */
-const TOP = new Set([OWN_FOLDER, COPIES_FOLDER, LAST_SYNC, "lost+found"]);
+const TOP = new Set([OWN_FOLDER, COPIES_FOLDER, LAST_SYNC, LAST_SYNC_TEMP, "lost+found"]);
 /** What OpenClaw fetches or makes again. Source: openclaw.md, section 6. */
 const GATEWAY_FOLDERS = new Set(
   ["cache", "tmp", "plugin-skills", "npm", "tools", "logs"].map((name) => `openclaw/${name}`),
@@ -90,7 +92,7 @@ export function readRules(root: Root): Rules {
 function isBuiltIn(path: string, isDirectory: boolean): boolean {
   const slash = path.lastIndexOf("/");
   const name = slash < 0 ? path : path.slice(slash + 1);
-  if (name.startsWith(TEMP_PREFIX)) return true;
+  if (TEMP_NAME.test(name)) return true;
   if (slash < 0) return TOP.has(path);
   if (path.startsWith("openclaw/")) {
     if (isDirectory) return GATEWAY_FOLDERS.has(path);
