@@ -208,7 +208,8 @@ export class VolumeLife {
   }
 
   async #begin(ready: Ready): Promise<void> {
-    const { store, index } = { store: this.#options.store, index: ready.index };
+    const { store } = this.#options;
+    const { index } = ready;
     if (!store || !index) return;
     this.#backup = new Backup({
       ...this.#options,
