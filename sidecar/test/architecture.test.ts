@@ -71,6 +71,7 @@ const INNER: Readonly<Record<string, readonly string[]>> = {
   read: ["format", "notice"],
   commit: ["format", "notice", "read"],
   history: ["format"],
+  keep: ["format", "read", "commit", "history"],
   restore: ["format", "history"],
   boot: ["format", "history", "restore"],
 };
