@@ -10,6 +10,7 @@ import { putTimeoutMs, type Patience } from "../patience.ts";
 import type { Reading } from "../read/reading.ts";
 import { sendBlobs } from "./blobs.ts";
 import { contentOf, latest, planCommit, type Plan } from "./plan.ts";
+import { Turns } from "./turns.ts";
 
 /** After so long without a commit the numbers after ours are looked at before one is written: they may have been taken, and even removed again. */
 const TRUST_MS = 3_600_000;
@@ -91,6 +92,7 @@ type Attempt =
  */
 export class Committer {
   readonly #options: CommitterOptions;
+  readonly #turns = new Turns();
   /** Wall time of the last proof that nothing stands after our head. */
   #provenAt: number | undefined;
   #suspicious = false;
@@ -115,13 +117,18 @@ export class Committer {
    */
   async commit(batch: readonly Reading[], options: CommitOptions): Promise<CommitResult> {
     try {
-      return await this.#commit(latest(batch), options);
+      return await this.#turns.take(() => this.#commit(latest(batch), options), options.signal);
     } finally {
       for (const reading of batch) {
         const content = contentOf(reading);
         if (content?.kind === "blob") content.dispose();
       }
     }
+  }
+
+  /** The answer of `work`, during which no commit is under way: nothing is sent, and the index names all that the history does. */
+  async between<T>(work: () => Promise<T>, signal: AbortSignal): Promise<T> {
+    return this.#turns.take(work, signal);
   }
 
   async #commit(readings: readonly Reading[], options: CommitOptions): Promise<CommitResult> {

@@ -45,6 +45,7 @@ export class Replicator {
   #ahead: Promise<Taken> | undefined;
   #now: Taken | undefined;
   #committing = false;
+  #admitted = false;
   #lastCommit: number | undefined;
   #backlog = false;
 
@@ -140,6 +141,24 @@ export class Replicator {
     return { position, lagMs };
   }
 
+  /**
+   * Says whether this machine still owns the history, by an empty commit. False where it does not, and where nothing could
+   * keep two machines apart.
+   */
+  async prove(signal: AbortSignal): Promise<boolean> {
+    const { fence, refuse } = this.#options;
+    if (!this.#admitted || this.#standing.obstacle || refuse?.() || fence === "off") return false;
+    const both = AbortSignal.any([signal, this.#ending.signal]);
+    const result = await this.#committer.commit([], { signal: both, allowEmpty: true });
+    if (result.kind === "fenced" || result.kind === "unfenced") this.#standing.end(result);
+    return result.kind === "committed" && this.#standing.obstacle === undefined;
+  }
+
+  /** The answer of `work`, during which no commit is under way. It should be short. */
+  async between<T>(work: () => Promise<T>, signal: AbortSignal): Promise<T> {
+    return this.#committer.between(work, signal);
+  }
+
   status(): BackupStatus {
     const { index, clock, store, dirty, counts, budget = DAILY_BUDGET } = this.#options;
     const head = index.head();
@@ -165,6 +184,7 @@ export class Replicator {
   async #work(signal: AbortSignal): Promise<void> {
     try {
       await this.#admit(signal);
+      this.#admitted = true;
       for (let failures = 0; !this.#standing.isFinal;) {
         await this.#waitForWork(signal);
         try {
