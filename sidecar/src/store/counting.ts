@@ -1,5 +1,6 @@
 import { sizeOf } from "./body.ts";
 import type {
+  AbortUploadsOptions,
   Body,
   GetOptions,
   ListOptions,
@@ -88,5 +89,10 @@ export class CountingStore implements Store {
   delete(keys: readonly string[], options?: SignalOption): Promise<void> {
     this.#deletes += 1;
     return this.#store.delete(keys, options);
+  }
+
+  async abortUploads(prefix: string, options: AbortUploadsOptions): Promise<number> {
+    this.#classA += 1;
+    return (await this.#store.abortUploads?.(prefix, options)) ?? 0;
   }
 }

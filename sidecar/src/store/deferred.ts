@@ -1,4 +1,5 @@
 import type {
+  AbortUploadsOptions,
   Body,
   GetOptions,
   ListOptions,
@@ -42,6 +43,10 @@ export class DeferredStore implements Store {
 
   async delete(keys: readonly string[], options?: SignalOption): Promise<void> {
     return (await this.#loaded()).delete(keys, options);
+  }
+
+  async abortUploads(prefix: string, options: AbortUploadsOptions): Promise<number> {
+    return (await (await this.#loaded()).abortUploads?.(prefix, options)) ?? 0;
   }
 
   #loaded(): Promise<Store> {

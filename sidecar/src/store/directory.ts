@@ -19,6 +19,7 @@ import { keysInOrder } from "./directory-walk.ts";
 import { checkKey, checkRange, pageSize } from "./key.ts";
 import {
   StoreError,
+  type AbortUploadsOptions,
   type Body,
   type GetOptions,
   type ListOptions,
@@ -162,6 +163,16 @@ export class DirectoryStore implements Store {
     for (const folder of folders) await syncFolder(folder);
   }
 
+  /** What is unfinished has no key yet: of the whole store, whatever the prefix. */
+  async abortUploads(prefix: string, options: AbortUploadsOptions): Promise<number> {
+    const { olderThanMs, signal } = options;
+    try {
+      return await this.#removeUnfinished(join(this.#path, UNFINISHED), { olderThanMs, signal });
+    } catch (error) {
+      throw directoryError(error, "tidy", prefix);
+    }
+  }
+
   /** Gives a finished file its name, and makes the name durable. */
   async #publish(temporary: string, key: string, ifAbsent: boolean): Promise<void> {
     const final = join(this.#path, key);
@@ -248,11 +259,20 @@ export class DirectoryStore implements Store {
     const now = this.#clock.now();
     if (this.#sweptAt !== undefined && now - this.#sweptAt < LEFTOVER_MS) return;
     this.#sweptAt = now;
-    for (const name of await readdir(unfinished)) {
+    await this.#removeUnfinished(unfinished, { olderThanMs: LEFTOVER_MS });
+  }
+
+  async #removeUnfinished(unfinished: string, options: AbortUploadsOptions): Promise<number> {
+    let removed = 0;
+    for (const name of (await readdir(unfinished).catch(absent)) ?? []) {
+      options.signal?.throwIfAborted();
       const path = join(unfinished, name);
       const stat = await lstat(path).catch(absent);
-      if (stat && now - stat.mtimeMs > LEFTOVER_MS) await unlink(path).catch(absent);
+      if (!stat || this.#clock.now() - stat.mtimeMs <= options.olderThanMs) continue;
+      await unlink(path).catch(absent);
+      removed += 1;
     }
+    return removed;
   }
 }
 

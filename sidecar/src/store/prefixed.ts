@@ -1,5 +1,6 @@
 import { checkKey } from "./key.ts";
 import type {
+  AbortUploadsOptions,
   Body,
   GetOptions,
   ListOptions,
@@ -61,5 +62,9 @@ export class PrefixedStore implements Store {
       keys.map((key) => this.#prefix + key),
       options,
     );
+  }
+
+  async abortUploads(prefix: string, options: AbortUploadsOptions): Promise<number> {
+    return (await this.#store.abortUploads?.(this.#prefix + prefix, options)) ?? 0;
   }
 }

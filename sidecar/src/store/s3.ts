@@ -12,12 +12,14 @@ import {
 import { systemClock, type Clock } from "../platform/clock.ts";
 import { collect, orAborted, sizeOf } from "./body.ts";
 import { checkKey, checkRange, pageSize } from "./key.ts";
+import { abortUploads } from "./s3-abort-uploads.ts";
 import { kindOfCode, s3Error } from "./s3-error.ts";
 import { s3Settings, useMd5, type S3StoreOptions } from "./s3-settings.ts";
 import { uploadParts } from "./s3-upload.ts";
 import {
   StoreError,
   isStoreError,
+  type AbortUploadsOptions,
   type Body,
   type GetOptions,
   type ListOptions,
@@ -187,6 +189,19 @@ export class S3Store implements Store {
       );
       this.#checkDeleted(answer.Errors ?? []);
     }
+  }
+
+  abortUploads(prefix: string, options: AbortUploadsOptions): Promise<number> {
+    const { olderThanMs, signal } = options;
+    const verb = "abort the uploads of";
+    return this.#try({ verb, key: prefix }, signal, () =>
+      abortUploads({
+        client: this.#client,
+        target: { Bucket: this.#bucket, Prefix: prefix },
+        beforeMs: this.#clock.now() + this.#skewMs - olderThanMs,
+        signal,
+      }),
+    );
   }
 
   #checkDeleted(errors: readonly Failure[]): void {

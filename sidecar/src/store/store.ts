@@ -31,6 +31,12 @@ export interface Store {
 
   /** Removes objects; a missing one is a success. */
   delete(keys: readonly string[], options?: SignalOption): Promise<void>;
+
+  /**
+   * Gives up what puts below `prefix` that were cut off have left behind, which no list shows. Resolves with their number.
+   * Not there where a put leaves nothing.
+   */
+  abortUploads?(prefix: string, options: AbortUploadsOptions): Promise<number>;
 }
 
 /**
@@ -47,6 +53,11 @@ export interface BodySource {
 export interface SignalOption {
   /** Ends the call with the signal's reason. What it was about to do may have happened. */
   readonly signal?: AbortSignal | undefined;
+}
+
+export interface AbortUploadsOptions extends SignalOption {
+  /** By the server's clock: far above what a put that goes on may take. */
+  readonly olderThanMs: number;
 }
 
 export interface PutOptions extends SignalOption {

@@ -251,3 +251,16 @@ test("DirectoryStore is unavailable, not empty, where something else stands in i
   await expectKind(store.list(""), "unavailable");
   await expectKind(store.put("key", hello, { ifAbsent: true }), "unavailable");
 });
+
+test("DirectoryStore gives up what killed puts have left behind, once it is old enough", async () => {
+  using dir = tempDir();
+  const path = join(dir.path, "store");
+  const store = new DirectoryStore(path);
+  expect(await store.abortUploads("", { olderThanMs: 0 })).toBe(0);
+  await store.put("key", hello);
+  writeFileSync(join(path, "~unfinished", "cut-off"), "cut o");
+  expect(await store.abortUploads("", { olderThanMs: 3_600_000 })).toBe(0);
+  expect(await store.abortUploads("", { olderThanMs: -60_000 })).toBe(1);
+  expect(readdirSync(join(path, "~unfinished"))).toEqual([]);
+  expect(await store.get("key")).toEqual(hello);
+});

@@ -1,5 +1,12 @@
 import { beforeAll, expect, test } from "bun:test";
 
+import {
+  CreateMultipartUploadCommand,
+  ListMultipartUploadsCommand,
+  S3Client,
+} from "@aws-sdk/client-s3";
+
+import { CountingStore } from "../../src/store/counting.ts";
 import { PrefixedStore } from "../../src/store/prefixed.ts";
 import { S3Store } from "../../src/store/s3.ts";
 import { S3_START_LIMIT_MS, s3ForTests } from "../support/s3-server.ts";
@@ -54,4 +61,26 @@ test("S3Store says missing for a bucket that is not there, not that nothing is i
   await expectKind(store.list(""), "missing");
   await expectKind(store.get("k"), "missing");
   await expectKind(store.put("k", new Uint8Array(1)), "missing");
+});
+
+test("S3Store gives up uploads that were cut off, below the prefix and old enough", async () => {
+  const s3 = await s3ForTests();
+  const { bucket: Bucket, endpoint, region } = s3;
+  const client = new S3Client({ endpoint, region, credentials: s3, forcePathStyle: true });
+  const folder = crypto.randomUUID();
+  const uploads = async (): Promise<string[]> => {
+    const command = new ListMultipartUploadsCommand({ Bucket, Prefix: folder });
+    const { Uploads = [] } = await client.send(command);
+    return Uploads.map(({ Key = "" }) => Key.slice(folder.length)).sort();
+  };
+  for (const key of ["/mine/a", "/mine/b", "/other/c"])
+    await client.send(new CreateMultipartUploadCommand({ Bucket, Key: folder + key }));
+  const store = new CountingStore(new PrefixedStore(await bucket(), `${folder}/mine/`));
+
+  expect(await store.abortUploads("", { olderThanMs: 3_600_000 })).toBe(0);
+  expect(await uploads()).toEqual(["/mine/a", "/mine/b", "/other/c"]);
+  // Begun before a moment that is still to come.
+  expect(await store.abortUploads("", { olderThanMs: -60_000 })).toBe(2);
+  expect(await uploads()).toEqual(["/other/c"]);
+  client.destroy();
 });
