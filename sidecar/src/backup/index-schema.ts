@@ -2,7 +2,7 @@ import { Database } from "bun:sqlite";
 import { existsSync } from "node:fs";
 
 /** The version of the tables below, in `PRAGMA user_version`. */
-const VERSION = 1;
+const VERSION = 2;
 
 /** The index cannot be used. `corrupt`: rebuild it from the store. `newer`: made by a newer sidecar, which must be used again. */
 export class IndexError extends Error {
@@ -29,12 +29,26 @@ const TABLES = `
     inode TEXT,
     sha256 TEXT,
     entry TEXT NOT NULL,
+    blocks BLOB,
     PRIMARY KEY (dir, name)
   ) WITHOUT ROWID;
   CREATE INDEX entries_inode ON entries (inode) WHERE inode IS NOT NULL;
   CREATE TABLE contents (sha256 TEXT PRIMARY KEY, extents TEXT NOT NULL) WITHOUT ROWID;
   CREATE TABLE attempts (position INTEGER NOT NULL, id TEXT NOT NULL, PRIMARY KEY (position, id)) WITHOUT ROWID;
   CREATE TABLE commits (position INTEGER PRIMARY KEY, header TEXT NOT NULL);
+`;
+
+// An object with the last position at which a recorded entry pointed into it.
+const OBJECTS = `
+  CREATE INDEX entries_sha256 ON entries (sha256) WHERE sha256 IS NOT NULL;
+  CREATE TABLE objects (key TEXT PRIMARY KEY, position INTEGER NOT NULL) WITHOUT ROWID;
+  CREATE INDEX objects_position ON objects (position);
+`;
+
+// What the commits so far point into was not noted.
+const FROM_1 = `
+  ALTER TABLE entries ADD COLUMN blocks BLOB;
+  INSERT INTO meta (key, value) SELECT 'referencesFrom', json_extract(value, '$.position') FROM meta WHERE key = 'head';
 `;
 
 /** Opens the index at `path`, making it where it is missing, unless it is only read. Throws IndexError. */
@@ -47,13 +61,13 @@ export function openIndexDatabase(
     if (options.readonly) {
       database = new Database(path, { readonly: true, strict: true });
       database.run("PRAGMA busy_timeout = 5000");
-      return database;
+    } else {
+      database = new Database(path, { create: true, strict: true });
+      database.run("PRAGMA journal_mode = WAL");
+      // A commit that was acknowledged must be known after a power cut, or our own commit would look like a stranger's.
+      database.run("PRAGMA synchronous = FULL");
+      database.run("PRAGMA busy_timeout = 5000");
     }
-    database = new Database(path, { create: true, strict: true });
-    database.run("PRAGMA journal_mode = WAL");
-    // A commit that was acknowledged must be known after a power cut, or our own commit would look like a stranger's.
-    database.run("PRAGMA synchronous = FULL");
-    database.run("PRAGMA busy_timeout = 5000");
     const row = database.query<{ user_version: number }, []>("PRAGMA user_version").get();
     const version = row?.user_version ?? 0;
     if (version > VERSION) {
@@ -62,10 +76,13 @@ export function openIndexDatabase(
         `Cannot use the index "${path}": it is version ${version}, this sidecar knows ${VERSION}; start the newer image again`,
       );
     }
-    if (version === 0) {
+    if (version < VERSION && options.readonly)
+      throw new Error(`Cannot read the index "${path}": it is of an older sidecar; start this one`);
+    if (version < VERSION) {
       const open = database;
       open.transaction(() => {
-        open.run(TABLES);
+        open.run(version === 0 ? TABLES : FROM_1);
+        open.run(OBJECTS);
         open.run(`PRAGMA user_version = ${VERSION}`);
       })();
     }

@@ -2,6 +2,7 @@ import type { Database, Statement } from "bun:sqlite";
 
 import { nextTurn } from "../platform/clock.ts";
 import type { CommitHeader, Entry, Extent } from "./format/format.ts";
+import { IndexObjects } from "./index-objects.ts";
 import { IndexError, openIndexDatabase } from "./index-schema.ts";
 import { strayFolders } from "./notice/stray-folders.ts";
 import { UNRESTORED } from "./stamp.ts";
@@ -23,6 +24,11 @@ export interface IndexedEntry {
   readonly racy: boolean;
   /** "dev:ino" of a file with several names. */
   readonly inode?: string | undefined;
+  /**
+   * Hashes of the content's blocks, of larger files (see delta.ts): what changes is found by them. Only `get` gives them.
+   * They stay as long as the content does, also where an item without them takes its place.
+   */
+  readonly blocks?: Uint8Array | undefined;
 }
 
 /** What a scan needs to know of one name in a folder. */
@@ -59,6 +65,7 @@ interface Row {
   readonly racy: number;
   readonly inode: string | null;
   readonly entry: string;
+  readonly blocks?: Uint8Array | null;
 }
 
 /**
@@ -68,7 +75,7 @@ interface Row {
 export class Index implements Disposable {
   readonly #db: Database;
   readonly #insert: Statement;
-  readonly #insertContent: Statement;
+  readonly #objects: IndexObjects;
   readonly #removeOne: Statement;
   readonly #removeBelow: Statement;
 
@@ -76,11 +83,12 @@ export class Index implements Disposable {
   constructor(path: string, options: { readonly readonly?: boolean } = {}) {
     this.#db = openIndexDatabase(path, options);
     this.#insert = this.#db.prepare(
-      "INSERT OR REPLACE INTO entries (dir, name, type, stamp, racy, sqlite, size, inode, sha256, entry) VALUES (?,?,?,?,?,?,?,?,?,?)",
+      `INSERT INTO entries (dir, name, type, stamp, racy, sqlite, size, inode, sha256, entry, blocks) VALUES (?,?,?,?,?,?,?,?,?,?,?)
+       ON CONFLICT (dir, name) DO UPDATE SET type = excluded.type, stamp = excluded.stamp, racy = excluded.racy,
+       sqlite = excluded.sqlite, size = excluded.size, inode = excluded.inode, sha256 = excluded.sha256, entry = excluded.entry,
+       blocks = CASE WHEN excluded.blocks IS NULL AND excluded.sha256 = entries.sha256 THEN entries.blocks ELSE excluded.blocks END`,
     );
-    this.#insertContent = this.#db.prepare(
-      "INSERT OR IGNORE INTO contents (sha256, extents) VALUES (?, ?)",
-    );
+    this.#objects = new IndexObjects(this.#db);
     this.#removeOne = this.#db.prepare("DELETE FROM entries WHERE dir = ? AND name = ?");
     this.#removeBelow = this.#db.prepare(
       "DELETE FROM entries WHERE dir = ? OR (dir >= ? AND dir < ?)",
@@ -89,14 +97,9 @@ export class Index implements Disposable {
 
   [Symbol.dispose](): void {
     // One that is left would keep the file open behind a closed index.
-    for (const statement of [
-      this.#insert,
-      this.#insertContent,
-      this.#removeOne,
-      this.#removeBelow,
-    ]) {
+    this.#objects[Symbol.dispose]();
+    for (const statement of [this.#insert, this.#removeOne, this.#removeBelow])
       statement.finalize();
-    }
     this.#db.close();
   }
 
@@ -125,7 +128,7 @@ export class Index implements Disposable {
     const { dir, name } = split(path);
     const row = this.#db
       .query<Row, [string, string]>(
-        "SELECT dir, name, stamp, racy, inode, entry FROM entries WHERE dir = ? AND name = ?",
+        "SELECT dir, name, stamp, racy, inode, entry, blocks FROM entries WHERE dir = ? AND name = ?",
       )
       .get(dir, name);
     return row ? indexed(row) : undefined;
@@ -147,7 +150,7 @@ export class Index implements Disposable {
     return strayFolders(this.#db);
   }
 
-  /** Every entry, ordered by folder, then name. */
+  /** Every entry, ordered by folder, then name, without its blocks. */
   *all(): Generator<IndexedEntry> {
     const rows = this.#db.query<Row, []>(
       "SELECT dir, name, stamp, racy, inode, entry FROM entries ORDER BY dir, name",
@@ -186,10 +189,45 @@ export class Index implements Disposable {
 
   /** Where the store has this content; undefined if it does not, or not for sure. */
   locate(sha256: string): Extent[] | undefined {
-    const row = this.#db
-      .query<{ extents: string }, [string]>("SELECT extents FROM contents WHERE sha256 = ?")
-      .get(sha256);
-    return row ? (JSON.parse(row.extents) as Extent[]) : undefined;
+    return this.#objects.locate(sha256);
+  }
+
+  /** What commits after this position point into is known: see `referencedAfter`. */
+  referencesFrom(): number {
+    return Number(this.#meta("referencesFrom") ?? 0);
+  }
+
+  /** Keys of the objects that entries of commits after `position` point into. Nothing may be recorded before it is through. */
+  referencedAfter(position: number): Generator<string> {
+    return this.#objects.usedAfter(position);
+  }
+
+  /** Forgets what only commits up to `position` point into: `referencesFrom` is that position then, if it is not higher already. */
+  forgetReferences(position: number): void {
+    this.#db.transaction(() => {
+      this.#objects.forgetUses(position);
+      this.#setMeta("referencesFrom", String(Math.max(position, this.referencesFrom())));
+    })();
+  }
+
+  /** From now on each of these contents, by its sha256, stands elsewhere. */
+  relocate(moved: ReadonlyMap<string, readonly Extent[]>): void {
+    this.#db.transaction(() => this.#objects.relocate(moved))();
+  }
+
+  /** Forgets where content stands that lies in doomed objects. What entries point into stays; a commit that is under way may still rely on what it forgets. */
+  async forgetContents(isDoomed: (key: string) => boolean, signal?: AbortSignal): Promise<void> {
+    await this.#objects.forgetContents(isDoomed, signal);
+  }
+
+  /** What was kept under this name by `setNote`; undefined where nothing was, or the index was filled anew. */
+  note(name: string): unknown {
+    const value = this.#meta(`note:${name}`);
+    return value === undefined ? undefined : JSON.parse(value);
+  }
+
+  setNote(name: string, value: unknown): void {
+    this.#setMeta(`note:${name}`, JSON.stringify(value));
   }
 
   /** The name of the group that the files of this inode form (see `hardlink` in format.ts), undefined if none is known. */
@@ -222,6 +260,7 @@ export class Index implements Disposable {
     this.#db.transaction(() => {
       for (const path of changes.deleted) this.#remove(path);
       for (const item of changes.entries) this.#put(item);
+      this.#objects.use(changes.entries, header.position);
       this.#setHead({ position: header.position, id: header.id, time: header.time });
       this.#db.run("INSERT OR REPLACE INTO commits (position, header) VALUES (?, ?)", [
         header.position,
@@ -299,7 +338,7 @@ export class Index implements Disposable {
 
   /** Empties every table, and puts in what is not an entry. */
   #begin(tree: KnownTree): void {
-    for (const table of ["meta", "entries", "contents", "attempts", "commits"])
+    for (const table of ["meta", "entries", "contents", "objects", "attempts", "commits"])
       this.#db.run(`DELETE FROM ${table}`);
     for (const header of tree.headers) {
       this.#db.run("INSERT INTO commits (position, header) VALUES (?, ?)", [
@@ -307,11 +346,15 @@ export class Index implements Disposable {
         JSON.stringify(header),
       ]);
     }
-    if (tree.head) this.#setHead(tree.head);
+    if (tree.head) {
+      this.#setHead(tree.head);
+      this.#setMeta("referencesFrom", String(tree.head.position));
+    }
     if (tree.checkpoint) this.#setMeta("checkpoint", JSON.stringify(tree.checkpoint));
   }
 
-  #put({ entry, stamp, racy, inode }: IndexedEntry): void {
+  #put(item: IndexedEntry): void {
+    const { entry, stamp, racy, inode, blocks } = item;
     const { dir, name } = split(entry.path);
     const file = entry.type === "file" ? entry : undefined;
     this.#insert.run(
@@ -325,10 +368,9 @@ export class Index implements Disposable {
       inode ?? null,
       file?.sha256 ?? null,
       JSON.stringify(entry),
+      blocks ?? null,
     );
-    if (file && file.size > 0 && stamp !== UNRESTORED) {
-      this.#insertContent.run(file.sha256, JSON.stringify(file.extents));
-    }
+    this.#objects.add(item);
   }
 
   #remove(path: string): void {
@@ -378,5 +420,6 @@ function indexed(row: Row): IndexedEntry {
     stamp: row.stamp,
     racy: row.racy === 1,
     ...(row.inode === null ? {} : { inode: row.inode }),
+    ...(row.blocks ? { blocks: row.blocks } : {}),
   };
 }

@@ -3,7 +3,13 @@ import { expect, setDefaultTimeout, test } from "bun:test";
 import { copyFileSync, readdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 
-import type { CommitHeader, Entry } from "../../src/backup/format/format.ts";
+import {
+  keys,
+  partKey,
+  type CommitHeader,
+  type Entry,
+  type Extent,
+} from "../../src/backup/format/format.ts";
 import { IndexError } from "../../src/backup/index-schema.ts";
 import { Index, type IndexedEntry } from "../../src/backup/index.ts";
 import { UNRESTORED } from "../../src/backup/stamp.ts";
@@ -288,6 +294,139 @@ test("Index leaves nothing open when it is closed", async () => {
   expect(readdirSync(dir.path)).toEqual(["index"]);
 });
 
-function hashOf({ entry }: IndexedEntry): string {
+test("Index keeps the blocks of a content until it is another one", () => {
+  using index = new Index(":memory:");
+  const blocks = new Uint8Array([1, 2, 3]);
+  index.record(header(1), { entries: [item("a", { blocks })], deleted: [] });
+  expect(index.get("a")?.blocks).toEqual(blocks);
+  expect([...index.all()][0]).not.toHaveProperty("blocks");
+  index.restamp([item("a", { stamp: "new" })]);
+  expect(index.get("a")).toMatchObject({ stamp: "new", blocks });
+  index.restamp([item("a", { blocks: new Uint8Array([4]) })]);
+  expect(index.get("a")?.blocks).toEqual(new Uint8Array([4]));
+  const other = file("a", { sha256: "1".repeat(64) });
+  index.record(header(2), { entries: [{ ...item("a"), entry: other }], deleted: [] });
+  expect(index.get("a")).not.toHaveProperty("blocks");
+});
+
+function pieces(count: number): Extent[] {
+  return Array.from({ length: count }, (_, n) => ({
+    commit: n + 1,
+    member: "delta/x",
+    offset: 0,
+    length: 1,
+  }));
+}
+
+test("Index knows the place of content in many pieces as long as a path has it", () => {
+  using index = new Index(":memory:");
+  const few = file("few", { size: 8, extents: pieces(8) });
+  const many = file("many", { size: 9, extents: pieces(9) });
+  const lost = file("lost", { size: 9, extents: pieces(9) });
+  const entries = [few, many].map((entry) => ({ entry, stamp: "s", racy: false }));
+  index.record(header(1), { entries, deleted: [] });
+  index.restamp([{ entry: lost, stamp: UNRESTORED, racy: false }]);
+  expect(index.locate(hashOf({ entry: few }))).toEqual(pieces(8));
+  expect(index.locate(hashOf({ entry: many }))).toEqual(pieces(9));
+  expect(index.locate(hashOf({ entry: lost }))).toBeUndefined();
+  index.record(header(2), { entries: [], deleted: ["few", "many"] });
+  expect(index.locate(hashOf({ entry: few }))).toEqual(pieces(8));
+  expect(index.locate(hashOf({ entry: many }))).toBeUndefined();
+});
+
+test("Index knows which objects commits after a position point into", () => {
+  using index = new Index(":memory:");
+  const referenced = (position: number) => [...index.referencedAfter(position)].sort();
+  const at = (path: string, extents: Extent[]) => ({
+    ...item(path),
+    entry: file(path, { extents }),
+  });
+  const part = { part: partKey(40, 1), member: "data/x", offset: 0, length: 1 };
+  expect(index.referencesFrom()).toBe(0);
+  index.record(header(1), { entries: [at("a", pieces(2)), at("b", [part])], deleted: [] });
+  index.record(header(2), { entries: [at("c", pieces(1)), folder("d")], deleted: ["a"] });
+  index.record(header(3), { entries: [item("e")], deleted: [] });
+  const blob = keys.blob(hashOf(item("e")));
+  expect(referenced(0)).toEqual([blob, partKey(40, 1), keys.commit(1), keys.commit(2)].sort());
+  expect(referenced(1)).toEqual([blob, keys.commit(1)]);
+  expect(referenced(2)).toEqual([blob]);
+  expect(referenced(3)).toEqual([]);
+  index.forgetReferences(1);
+  expect(index.referencesFrom()).toBe(1);
+  expect(referenced(0)).toEqual([blob, keys.commit(1)]);
+  index.forgetReferences(0);
+  expect(index.referencesFrom()).toBe(1);
+  const head = { position: 7, id: "commit-7", time: 7 };
+  // oxlint-disable-next-line unicorn/no-array-fill-with-reference-type -- this is no array
+  index.fill({ head, checkpoint: undefined, headers: [], entries: [item("e")] });
+  expect(index.referencesFrom()).toBe(7);
+  expect(referenced(0)).toEqual([]);
+});
+
+test("Index takes it that content was moved, for every path and for what is only known", () => {
+  using index = new Index(":memory:");
+  const blocks = new Uint8Array([1]);
+  const sha256 = "2".repeat(64);
+  const twice = ["a", "b/c"].map((path) => ({
+    ...item(path, { blocks }),
+    entry: file(path, { sha256, extents: pieces(3) }),
+  }));
+  index.record(header(1), { entries: [...twice, item("gone"), item("other")], deleted: [] });
+  index.record(header(2), { entries: [], deleted: ["gone"] });
+  const moved = [{ part: partKey(2, 1), member: "data/a", offset: 0, length: 3 }];
+  index.relocate(
+    new Map([
+      [sha256, moved],
+      [hashOf(item("gone")), pieces(3)],
+    ]),
+  );
+  expect(index.get("a")).toMatchObject({ entry: { extents: moved }, blocks, stamp: "stamp of a" });
+  expect(index.get("b/c")?.entry).toMatchObject({ extents: moved });
+  expect(index.get("other")).toEqual(item("other"));
+  expect(index.locate(sha256)).toEqual(moved);
+  expect(index.locate(hashOf(item("gone")))).toEqual(pieces(3));
+  index.relocate(new Map([[sha256, pieces(9)]]));
+  expect(index.locate(sha256)).toEqual(pieces(9));
+  index.record(header(3), { entries: [], deleted: ["a", "b"] });
+  expect(index.locate(sha256)).toBeUndefined();
+});
+
+test("Index forgets content in doomed objects, and nothing that an entry has", async () => {
+  using index = new Index(":memory:");
+  const names = Array.from({ length: 1_200 }, (_, n) => `f${n}`);
+  index.record(header(1), { entries: names.map((name) => item(name)), deleted: [] });
+  const kept = new Set(["f3", "f700"]);
+  index.record(header(2), { entries: [], deleted: names.filter((name) => !kept.has(name)) });
+  const spared = keys.blob(hashOf(item("f8")));
+  await index.forgetContents((key) => key !== spared);
+  const known = names.filter((name) => index.locate(hashOf(item(name))));
+  expect(known).toEqual(["f3", "f8", "f700"]);
+  await expect(index.forgetContents(() => true, AbortSignal.abort())).rejects.toThrow();
+});
+
+test("Index of version 1 is brought forward", () => {
+  using dir = tempDir();
+  const path = join(dir.path, "index.sqlite");
+  {
+    using index = new Index(path);
+    index.record(header(5), { entries: [item("a")], deleted: [] });
+  }
+  {
+    using database = new Database(path);
+    database.run("DROP TABLE objects");
+    database.run("DROP INDEX entries_sha256");
+    database.run("ALTER TABLE entries DROP COLUMN blocks");
+    database.run("PRAGMA user_version = 1");
+  }
+  expect(() => new Index(path, { readonly: true })).toThrow("older sidecar");
+  using index = new Index(path);
+  expect(index.get("a")).toEqual(item("a"));
+  expect(index.referencesFrom()).toBe(5);
+  index.record(header(6), { entries: [item("b", { blocks: new Uint8Array([7]) })], deleted: [] });
+  expect(index.get("b")?.blocks).toEqual(new Uint8Array([7]));
+  expect([...index.referencedAfter(5)]).toEqual([keys.blob(hashOf(item("b")))]);
+});
+
+function hashOf({ entry }: Pick<IndexedEntry, "entry">): string {
   return entry.type === "file" ? entry.sha256 : "";
 }

@@ -116,6 +116,20 @@ export const checkpointHeaderSchema = z.looseObject({
 });
 export type CheckpointHeader = z.infer<typeof checkpointHeaderSchema>;
 
+/** `pins/{name}`: a position that removal must keep. */
+export const pinSchema = z.looseObject({
+  format: z.int().min(1),
+  position: z.int().min(0),
+  /** Why, in a word. */
+  reason: z.string(),
+  user: z.string(),
+  machine: z.string(),
+  time: z.int(),
+  /** Milliseconds since the epoch; for ever where it is absent. */
+  until: z.int().optional(),
+});
+export type Pin = z.infer<typeof pinSchema>;
+
 /** Names of objects below the user's `backup/` prefix. */
 export const keys = {
   commits: "commits/",
@@ -126,6 +140,9 @@ export const keys = {
   manifest: (position: number): string => `checkpoints/${padded(position)}/manifest.json.zst`,
   pins: "pins/",
   pin: (name: string): string => `pins/${name}`,
+  branches: "branches/",
+  /** The prefix of a branch, below which the names are the same again. See `branchName`. */
+  branch: (name: string): string => `branches/${name}/`,
   probe: "probe/conditional-put",
 } as const;
 
@@ -137,9 +154,32 @@ export function positionOf(key: string): number | undefined {
   return match ? Number(match[1] ?? match[2]) : undefined;
 }
 
+/** The key of the `n`th part, from 1, of the checkpoint at `position`. */
+export function partKey(position: number, n: number): string {
+  return `${keys.checkpoints}${padded(position)}/part-${String(n).padStart(4, "0")}.tar.zst`;
+}
+
+/** What the branch is called that `machine` begins at `timeMs`. */
+export function branchName(machine: string, timeMs: number): string {
+  const time = new Date(timeMs).toISOString().replace(/[-:]|\.\d+/g, "");
+  return `${machine.replace(/[^\w.-]/g, "-")}-${time}`;
+}
+
+/** The object that an extent points into. */
+export function objectOf(extent: Extent): string {
+  if (typeof extent.blob === "string") return keys.blob(extent.blob);
+  if (typeof extent.commit === "number") return keys.commit(extent.commit);
+  return String(extent["part"]);
+}
+
 /** Where a member of a commit's tar keeps the content of `path`. */
 export function memberName(path: string): string {
   return `data/${path}`;
+}
+
+/** Where a member of a commit's tar keeps what is new in the content of `path`. */
+export function deltaName(path: string): string {
+  return `delta/${path}`;
 }
 
 function padded(position: number): string {
