@@ -2,6 +2,7 @@ import type { Database, Statement } from "bun:sqlite";
 
 import { nextTurn } from "../platform/clock.ts";
 import type { CommitHeader, Entry, Extent } from "./format/format.ts";
+import { IndexHistory } from "./index-history.ts";
 import { IndexObjects } from "./index-objects.ts";
 import { IndexError, openIndexDatabase } from "./index-schema.ts";
 import { strayFolders } from "./notice/stray-folders.ts";
@@ -76,6 +77,7 @@ export class Index implements Disposable {
   readonly #db: Database;
   readonly #insert: Statement;
   readonly #objects: IndexObjects;
+  readonly #history: IndexHistory;
   readonly #removeOne: Statement;
   readonly #removeBelow: Statement;
 
@@ -89,6 +91,7 @@ export class Index implements Disposable {
        blocks = CASE WHEN excluded.blocks IS NULL AND excluded.sha256 = entries.sha256 THEN entries.blocks ELSE excluded.blocks END`,
     );
     this.#objects = new IndexObjects(this.#db);
+    this.#history = new IndexHistory(this.#db);
     this.#removeOne = this.#db.prepare("DELETE FROM entries WHERE dir = ? AND name = ?");
     this.#removeBelow = this.#db.prepare(
       "DELETE FROM entries WHERE dir = ? OR (dir >= ? AND dir < ?)",
@@ -114,14 +117,13 @@ export class Index implements Disposable {
   freeze(): this {
     this.#db.run("BEGIN");
     // The moment is that of the first look, not of BEGIN.
-    this.#meta("head");
+    this.head();
     return this;
   }
 
   /** Where the history stands; undefined before the first commit. */
   head(): Head | undefined {
-    const value = this.#meta("head");
-    return value === undefined ? undefined : (JSON.parse(value) as Head);
+    return this.#history.head();
   }
 
   get(path: string): IndexedEntry | undefined {
@@ -194,7 +196,7 @@ export class Index implements Disposable {
 
   /** What commits after this position point into is known: see `referencedAfter`. */
   referencesFrom(): number {
-    return Number(this.#meta("referencesFrom") ?? 0);
+    return Number(this.#history.value("referencesFrom") ?? 0);
   }
 
   /** Keys of the objects that entries of commits after `position` point into. Nothing may be recorded before it is through. */
@@ -206,7 +208,7 @@ export class Index implements Disposable {
   forgetReferences(position: number): void {
     this.#db.transaction(() => {
       this.#objects.forgetUses(position);
-      this.#setMeta("referencesFrom", String(Math.max(position, this.referencesFrom())));
+      this.#history.setValue("referencesFrom", Math.max(position, this.referencesFrom()));
     })();
   }
 
@@ -222,12 +224,11 @@ export class Index implements Disposable {
 
   /** What was kept under this name by `setNote`; undefined where nothing was, or the index was filled anew. */
   note(name: string): unknown {
-    const value = this.#meta(`note:${name}`);
-    return value === undefined ? undefined : JSON.parse(value);
+    return this.#history.value(`note:${name}`);
   }
 
   setNote(name: string, value: unknown): void {
-    this.#setMeta(`note:${name}`, JSON.stringify(value));
+    this.#history.setValue(`note:${name}`, value);
   }
 
   /** The name of the group that the files of this inode form (see `hardlink` in format.ts), undefined if none is known. */
@@ -244,15 +245,12 @@ export class Index implements Disposable {
 
   /** Remembers an id before it is put under `position`: a put that seemed to fail may still land. */
   addAttempt(position: number, id: string): void {
-    this.#db.run("INSERT OR IGNORE INTO attempts (position, id) VALUES (?, ?)", [position, id]);
+    this.#history.addAttempt(position, id);
   }
 
   /** True if a commit with this id at this position is ours. */
   isAttempt(position: number, id: string): boolean {
-    return (
-      this.#db.query("SELECT 1 FROM attempts WHERE position = ? AND id = ?").get(position, id) !==
-      null
-    );
+    return this.#history.isAttempt(position, id);
   }
 
   /** Makes a commit that is in the store part of the index, in one transaction. */
@@ -261,20 +259,13 @@ export class Index implements Disposable {
       for (const path of changes.deleted) this.#remove(path);
       for (const item of changes.entries) this.#put(item);
       this.#objects.use(changes.entries, header.position);
-      this.#setHead({ position: header.position, id: header.id, time: header.time });
-      this.#db.run("INSERT OR REPLACE INTO commits (position, header) VALUES (?, ?)", [
-        header.position,
-        JSON.stringify(header),
-      ]);
-      this.#db.run("DELETE FROM attempts WHERE position <= ?", [header.position]);
-      const today = this.#commitsPerDay(header.time);
-      this.#setMeta("today", JSON.stringify({ ...today, commits: today.commits + 1 }));
+      this.#history.record(header);
     })();
   }
 
   /** How many commits were recorded on the UTC day of `time`. Remembers one day. */
   commitsOn(time: number): number {
-    return this.#commitsPerDay(time).commits;
+    return this.#history.commitsOn(time);
   }
 
   /** Takes over stamps of entries whose content turned out to be the same. */
@@ -286,28 +277,17 @@ export class Index implements Disposable {
 
   /** Headers of the commits after `position`, oldest first. */
   headersAfter(position: number): CommitHeader[] {
-    return this.#db
-      .query<{ header: string }, [number]>(
-        "SELECT header FROM commits WHERE position > ? ORDER BY position",
-      )
-      .all(position)
-      .map((row) => JSON.parse(row.header) as CommitHeader);
+    return this.#history.headersAfter(position);
   }
 
   /** The newest checkpoint that is known to be whole. */
   checkpoint(): { readonly position: number; readonly time: number } | undefined {
-    const value = this.#meta("checkpoint");
-    return value === undefined
-      ? undefined
-      : (JSON.parse(value) as { position: number; time: number });
+    return this.#history.checkpoint();
   }
 
   /** Remembers a verified checkpoint; the headers up to it are in its manifest. */
   setCheckpoint(checkpoint: { readonly position: number; readonly time: number }): void {
-    this.#db.transaction(() => {
-      this.#setMeta("checkpoint", JSON.stringify(checkpoint));
-      this.#db.run("DELETE FROM commits WHERE position <= ?", [checkpoint.position]);
-    })();
+    this.#db.transaction(() => this.#history.setCheckpoint(checkpoint))();
   }
 
   /** Replaces everything by a known tree: after a restore, and when the index is rebuilt. */
@@ -340,17 +320,12 @@ export class Index implements Disposable {
   #begin(tree: KnownTree): void {
     for (const table of ["meta", "entries", "contents", "objects", "attempts", "commits"])
       this.#db.run(`DELETE FROM ${table}`);
-    for (const header of tree.headers) {
-      this.#db.run("INSERT INTO commits (position, header) VALUES (?, ?)", [
-        header.position,
-        JSON.stringify(header),
-      ]);
-    }
+    for (const header of tree.headers) this.#history.addHeader(header);
     if (tree.head) {
-      this.#setHead(tree.head);
-      this.#setMeta("referencesFrom", String(tree.head.position));
+      this.#history.setHead(tree.head);
+      this.#history.setValue("referencesFrom", tree.head.position);
     }
-    if (tree.checkpoint) this.#setMeta("checkpoint", JSON.stringify(tree.checkpoint));
+    if (tree.checkpoint) this.#history.setCheckpoint(tree.checkpoint);
   }
 
   #put(item: IndexedEntry): void {
@@ -377,28 +352,6 @@ export class Index implements Disposable {
     const { dir, name } = split(path);
     this.#removeOne.run(dir, name);
     this.#removeBelow.run(path, ...below(path));
-  }
-
-  #commitsPerDay(time: number): { readonly day: number; readonly commits: number } {
-    const day = Math.floor(time / 86_400_000);
-    const value = this.#meta("today");
-    const last =
-      value === undefined ? undefined : (JSON.parse(value) as { day: number; commits: number });
-    return last?.day === day ? last : { day, commits: 0 };
-  }
-
-  #meta(key: string): string | undefined {
-    return this.#db
-      .query<{ value: string }, [string]>("SELECT value FROM meta WHERE key = ?")
-      .get(key)?.value;
-  }
-
-  #setMeta(key: string, value: string): void {
-    this.#db.run("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", [key, value]);
-  }
-
-  #setHead(head: Head): void {
-    this.#setMeta("head", JSON.stringify(head));
   }
 }
 
