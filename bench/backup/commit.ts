@@ -6,6 +6,7 @@ import { lastSyncFile } from "../../sidecar/src/backup/commit/last-sync.ts";
 import { Replicator } from "../../sidecar/src/backup/commit/replicator.ts";
 import { keys } from "../../sidecar/src/backup/format/format.ts";
 import { Index } from "../../sidecar/src/backup/index.ts";
+import { Checkpoints } from "../../sidecar/src/backup/keep/checkpoints.ts";
 import { DirtySet } from "../../sidecar/src/backup/notice/dirty.ts";
 import { createIgnore } from "../../sidecar/src/backup/notice/ignore.ts";
 import { Scanner } from "../../sidecar/src/backup/notice/scanner.ts";
@@ -48,7 +49,6 @@ try {
   const replicator: Replicator = new Replicator({
     store,
     index,
-    snapshot: () => new Index(indexPath, { readonly: true }).freeze(),
     dirty,
     read: (path) => readPath(path, context),
     scan: (request) => scanner.scan(request),
@@ -59,6 +59,15 @@ try {
     fence: "on",
     probe: (signal) => probeConditionalPut(store, keys.probe, { signal, clock }),
     lastSync: lastSyncFile(root, log),
+    checkpoints: new Checkpoints({
+      store,
+      index,
+      snapshot: () => new Index(indexPath, { readonly: true }).freeze(),
+      clock,
+      log,
+      user: "bench",
+      machine: "bench",
+    }),
     onRecorded: () => context.startBatch(),
     counts: () => store.counts,
     budget: 10_000_000,

@@ -12,6 +12,8 @@ import { Replicator } from "./commit/replicator.ts";
 import type { Halt } from "./commit/scans.ts";
 import { keys } from "./format/format.ts";
 import { Index } from "./index.ts";
+import { Checkpoints } from "./keep/checkpoints.ts";
+import { Nightly } from "./keep/nightly.ts";
 import { DirtySet } from "./notice/dirty.ts";
 import {
   IGNORE_FILE,
@@ -59,6 +61,9 @@ export class Backup {
   readonly #rewatch: Rewatch;
   readonly #scanner: Scanner;
   readonly #replicator: Replicator;
+  readonly #nightly: Nightly;
+  readonly #ending = new AbortController();
+  #nights: Promise<void> | undefined;
   #ignore: Ignore;
 
   constructor(options: BackupOptions) {
@@ -91,9 +96,9 @@ export class Backup {
       },
     });
     this.#scanner = new Scanner({ volume: root.path, index: indexPath(root) });
+    const snapshot = (): Index => new Index(indexPath(root), { readonly: true }).freeze();
     this.#replicator = new Replicator({
       ...options,
-      snapshot: () => new Index(indexPath(root), { readonly: true }).freeze(),
       dirty,
       read: (path) => readPath(path, this.#context),
       scan: (request) => this.#scan(request),
@@ -104,6 +109,17 @@ export class Backup {
       lastSync: lastSyncFile(root, log),
       onRecorded: () => this.#context.startBatch(),
       counts: () => store.counts,
+      checkpoints: new Checkpoints({
+        ...options,
+        snapshot,
+        onDue: () => this.#context.checkAll(),
+      }),
+    });
+    this.#nightly = new Nightly({
+      ...options,
+      snapshot,
+      writer: this.#replicator,
+      isBusy: () => this.#isBusy(),
     });
   }
 
@@ -113,11 +129,14 @@ export class Backup {
     this.#rewatch.begin();
     await this.#watcher.start();
     await this.#replicator.start(signal);
+    this.#nights = this.#nightly.run(AbortSignal.any([signal, this.#ending.signal]));
   }
 
   /** Scans and commits what is left, as far as the signal allows. */
   async stop(signal: AbortSignal): Promise<void> {
+    this.#ending.abort(new Error("The backup was stopped"));
     await this.#watcher.stop();
+    await this.#nights;
     await this.#replicator.stop(signal);
     await this.#scanner.close();
     this.#context[Symbol.dispose]();
@@ -130,7 +149,13 @@ export class Backup {
   }
 
   status(): BackupStatus {
-    return this.#replicator.status();
+    return { ...this.#replicator.status(), ...this.#nightly.status() };
+  }
+
+  #isBusy(): "idle" | "busy" | "away" {
+    const { state, pendingFiles } = this.#replicator.status();
+    if (state === "idle") return pendingFiles === 0 ? "idle" : "busy";
+    return state === "committing" ? "busy" : "away";
   }
 
   /** Keeps the position beside the marker as well, for a boot that finds no index. */

@@ -7,6 +7,7 @@ import type { ReplicatorEvent } from "../../src/backup/commit/replicator-status.
 import { Replicator } from "../../src/backup/commit/replicator.ts";
 import { keys } from "../../src/backup/format/format.ts";
 import { Index } from "../../src/backup/index.ts";
+import { Checkpoints } from "../../src/backup/keep/checkpoints.ts";
 import { DirtySet } from "../../src/backup/notice/dirty.ts";
 import { createIgnore } from "../../src/backup/notice/ignore.ts";
 import { scan } from "../../src/backup/notice/scan.ts";
@@ -39,9 +40,9 @@ export function replica(options: ReplicaOptions) {
   const dirty = new DirtySet({ clock, onDue: () => replicator.wake() });
   const ignore = createIgnore();
   const context = new ReadContext({ root, index, ignore, clock });
+  const snapshot = (): Index => new Index(indexPath, { readonly: true }).freeze();
   const replicator: Replicator = new Replicator({
     index,
-    snapshot: () => new Index(indexPath, { readonly: true }).freeze(),
     dirty,
     read: (path) => readPath(path, context),
     scan: async (request) =>
@@ -58,6 +59,15 @@ export function replica(options: ReplicaOptions) {
     fence: "on",
     probe: (signal) => probeConditionalPut(store, keys.probe, { signal, clock }),
     lastSync: lastSyncFile(root, log),
+    checkpoints: new Checkpoints({
+      store,
+      index,
+      snapshot,
+      clock,
+      log,
+      user: "user-1",
+      machine: "machine-1",
+    }),
     onRecorded: () => context.startBatch(),
     onEvent: (event) => events.push(event),
     counts: () => store.counts,
@@ -68,6 +78,8 @@ export function replica(options: ReplicaOptions) {
   return {
     replicator,
     index,
+    snapshot,
+    root,
     dirty,
     events,
     log,

@@ -12,12 +12,19 @@ import type { LastSync } from "./last-sync.ts";
 import type { ReplicatorEvent } from "./replicator-status.ts";
 import type { Halt } from "./scans.ts";
 
+/** See keep/checkpoints.ts. */
+export interface CheckpointWriter {
+  consider(
+    commit: { readonly bytes: number; readonly settled: boolean },
+    signal: AbortSignal,
+  ): void;
+  ended(): Promise<void>;
+}
+
 /** What the replicator works with. */
 export interface ReplicatorOptions {
   readonly store: Store;
   readonly index: Index;
-  /** Opens the index at one moment, for reading on while commits are recorded. */
-  readonly snapshot: () => Index;
   /** Whoever owns it calls `wake` when something is due. */
   readonly dirty: DirtyPaths;
   readonly read: (path: string) => Promise<Reading>;
@@ -36,6 +43,8 @@ export interface ReplicatorOptions {
   /** Gives up room that was kept for when the volume is full; false where there is none left. */
   readonly makeRoom?: () => boolean;
   readonly lastSync?: LastSync;
+  /** Writes the tree down from time to time. */
+  readonly checkpoints?: CheckpointWriter;
   /** Told when everything that was read is recorded. */
   readonly onRecorded?: () => void;
   readonly onEvent?: (event: ReplicatorEvent) => void;

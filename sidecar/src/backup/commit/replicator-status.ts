@@ -20,6 +20,12 @@ export interface BackupStatus {
   readonly requests: { readonly a: number; readonly b: number };
   readonly commitsToday: number;
   readonly budget: number;
+  /** When blobs of the store were read back last, ISO 8601. */
+  readonly lastVerifiedAt?: string;
+  /** `repaired`: what was damaged was sent again. */
+  readonly lastVerifyResult?: "ok" | "repaired" | "failed";
+  /** What retention removed last. */
+  readonly lastRemoval?: { readonly at: string; readonly objects: number; readonly bytes: number };
 }
 
 export interface SkippedPath {
@@ -39,6 +45,10 @@ export interface ReplicatorEvent {
     /** No commits until the index is rebuilt, which a new boot of the volume does. */
     | "damaged_index"
     | "mass_delete"
+    /** Something in the store is damaged or gone; the details say whether it could be sent again. */
+    | "verify_failed"
+    /** What retention no longer keeps was removed. */
+    | "removed"
     /** The store does not answer, or refuses our credentials, until "recovered". */
     | "unreachable"
     | "denied"

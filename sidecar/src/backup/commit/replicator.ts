@@ -3,7 +3,6 @@ import { Patience } from "../patience.ts";
 import { ContentChanged, type Reading } from "../read/reading.ts";
 import { dispose } from "./batch.ts";
 import { Bell } from "./bell.ts";
-import { Checkpoints } from "./checkpoint.ts";
 import { watchClock } from "./clock-gap.ts";
 import { Committer, type CommitResult } from "./committer.ts";
 import { Flushes } from "./flushes.ts";
@@ -30,7 +29,6 @@ export class Replicator {
   readonly name = "replicator";
   readonly #options: ReplicatorOptions;
   readonly #committer: Committer;
-  readonly #checkpoints: Checkpoints;
   readonly #patience: Patience;
   readonly #standing: Standing;
   readonly #guard: Guard;
@@ -73,7 +71,6 @@ export class Replicator {
     });
     this.#intake = new Intake({ dirty, read, scan, scans: this.#scans });
     this.#committer = new Committer({ ...options, patience: this.#patience });
-    this.#checkpoints = new Checkpoints(options);
     this.#guard = new Guard({
       ...options,
       patience: this.#patience,
@@ -203,7 +200,7 @@ export class Replicator {
     } finally {
       const ahead = await this.#ahead?.catch(() => undefined);
       if (ahead) dispose(ahead.batch.readings);
-      await this.#checkpoints.ended();
+      await this.#options.checkpoints?.ended();
     }
   }
 
@@ -308,7 +305,7 @@ export class Replicator {
       this.#lastCommit = clock.monotonic();
       await lastSync?.write(result.header);
       const settled = dirty.size === 0 && !this.#ahead;
-      this.#checkpoints.consider({ bytes: result.commitBytes, settled }, signal);
+      this.#options.checkpoints?.consider({ bytes: result.commitBytes, settled }, signal);
     }
     this.#flushes.advance(items.length);
   }

@@ -72,6 +72,21 @@ export async function encodeCommit(
   return compressed(await tar.finish());
 }
 
+/** Contents alone, by the names that extents give them, as a checkpoint's part: a tar like a commit's. */
+export async function encodePart(
+  members: ReadonlyMap<string, Uint8Array>,
+  { timeMs }: { readonly timeMs: number },
+): Promise<Uint8Array> {
+  const tar = new TarWriter();
+  let written = 0;
+  for (const [name, bytes] of members) {
+    await tar.add(name, bytes, { mode: 0o644, mtimeMs: timeMs });
+    written += 1;
+    if (written % MEMBERS_PER_TURN === 0) await nextTurn();
+  }
+  return compressed(await tar.finish());
+}
+
 /**
  * Throws where a commit, once written, would be refused by `decodeCommit`: asked before one is written, because a history
  * with such a commit in it cannot be read beyond.

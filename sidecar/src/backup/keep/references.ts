@@ -2,7 +2,7 @@ import { nextTurn } from "../../platform/clock.ts";
 import { isStoreError } from "../../store/store.ts";
 import { isCodecError } from "../format/codec-error.ts";
 import { decodeCommit } from "../format/codec.ts";
-import { keys, type Entry, type Extent } from "../format/format.ts";
+import { keys, objectOf, type Entry } from "../format/format.ts";
 import { decodeManifest } from "../format/manifest.ts";
 import { HistoryError, readCommit, type StoreReads } from "../history/history.ts";
 import { forEachParallel } from "../history/parallel.ts";
@@ -85,13 +85,6 @@ export async function gatherReferences(
   }
   const ofBranches = await gatherBranches(store, options);
   return { needed, ofBranches, unreadable };
-}
-
-/** The object that an extent points into. */
-export function objectOf(extent: Extent): string {
-  if (typeof extent.blob === "string") return keys.blob(extent.blob);
-  if (typeof extent.commit === "number") return keys.commit(extent.commit);
-  return String(extent["part"]);
 }
 
 async function gatherBranches(

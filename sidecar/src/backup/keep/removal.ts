@@ -16,6 +16,7 @@ const AGAIN_MS = [1_000, 4_000];
 export interface RemovalIndex extends KnownReferences {
   head(): { readonly position: number } | undefined;
   forgetContents(isDoomed: (key: string) => boolean, signal?: AbortSignal): Promise<void>;
+  forgetReferences(position: number): void;
 }
 
 /** Those who write the history: see Replicator. */
@@ -26,6 +27,8 @@ export interface Writer {
 
 export interface RemovalOptions {
   readonly store: Store;
+  /** The same store, for what is read; each answer within a time. */
+  readonly reads: StoreReads;
   readonly index: RemovalIndex;
   /** The index as of one moment. Disposed of by removal. */
   readonly snapshot: () => KnownReferences & RemovalIndexHead & Disposable;
@@ -80,6 +83,8 @@ export async function removeDoomed(options: RemovalOptions): Promise<RemovalResu
     removed += gone;
     onProgress?.(removed);
   }
+  // Never asked for again, unless the checkpoint there is lost: then its commits are read.
+  if (report.keptFrom !== undefined) index.forgetReferences(report.keptFrom);
   return { ...report, removed };
 }
 
@@ -87,11 +92,11 @@ async function find(options: RemovalOptions): Promise<{
   readonly doomed: Awaited<ReturnType<typeof findDoomed>>;
   readonly head: number;
 }> {
-  const { store, signal, onProgress } = options;
+  const { reads, signal, onProgress } = options;
   using snapshot = options.snapshot();
   const head = snapshot.head()?.position ?? 0;
   if (head === 0) throw new Error("Cannot remove anything: there is no commit yet");
-  const doomed = await findDoomed(store, { head, index: snapshot, signal, onProgress });
+  const doomed = await findDoomed(reads, { head, index: snapshot, signal, onProgress });
   return { doomed, head };
 }
 

@@ -1,22 +1,15 @@
-import { z } from "zod";
-
 import { isStoreError } from "../../store/store.ts";
 import { parseVersioned } from "../format/codec.ts";
-import { keys, positionOf } from "../format/format.ts";
+import { keys, pinSchema, positionOf, type Pin } from "../format/format.ts";
 import { readHead, type StoreReads } from "../history/history.ts";
 import { eachObject, type StoredObject } from "./listing.ts";
 import { YOUNG_MS } from "./retention.ts";
 
-const BRANCHES = "branches/";
 /** A pin of this name keeps the base of a branch, for as long as there is one. */
 const BRANCH_PIN = "branch-";
 
 /** What removal must know of a pin. */
-const keptPin = z.looseObject({
-  position: z.int().min(0),
-  /** Milliseconds since the epoch; for ever where it is absent. */
-  until: z.int().optional(),
-});
+const keptPin = pinSchema.pick({ position: true, until: true });
 
 export interface Branch {
   /** `branches/{name}/` */
@@ -58,7 +51,7 @@ export async function survey(store: StoreReads, options: SurveyOptions = {}): Pr
     if (position !== undefined) checkpoints.push({ position, timeMs: modifiedMs });
   }
   const branches = await branchesOf(store, signal);
-  const names = new Set(branches.map(({ prefix }) => prefix.slice(BRANCHES.length, -1)));
+  const names = new Set(branches.map(({ prefix }) => prefix.slice(keys.branches.length, -1)));
   const pins = branches.flatMap(({ commits }) => (commits[0] === undefined ? [] : commits[0] - 1));
   const expiredPins: string[] = [];
   for await (const object of eachObject(store, keys.pins, { signal })) {
@@ -79,7 +72,7 @@ export async function survey(store: StoreReads, options: SurveyOptions = {}): Pr
 
 async function branchesOf(store: StoreReads, signal: AbortSignal | undefined): Promise<Branch[]> {
   const branches = new Map<string, number[]>();
-  for await (const { key } of eachObject(store, BRANCHES, { signal })) {
+  for await (const { key } of eachObject(store, keys.branches, { signal })) {
     const [, prefix, rest] = /^(branches\/[^/]+\/)(.*)$/.exec(key) ?? [];
     if (prefix === undefined || rest === undefined) continue;
     const commits = branches.get(prefix) ?? [];
@@ -95,7 +88,7 @@ async function readPin(
   store: StoreReads,
   { key }: StoredObject,
   signal: AbortSignal | undefined,
-): Promise<z.infer<typeof keptPin> | undefined> {
+): Promise<Pick<Pin, "position" | "until"> | undefined> {
   try {
     return keptPin.parse(parseVersioned(await store.get(key, { signal }), key));
   } catch (error) {

@@ -1,10 +1,11 @@
 import { expect, test } from "bun:test";
 import { join } from "node:path";
 
-import { Checkpoints, writeCheckpoint } from "../../../src/backup/commit/checkpoint.ts";
 import { keys, type Entry } from "../../../src/backup/format/format.ts";
 import { decodeManifest } from "../../../src/backup/format/manifest.ts";
 import { Index } from "../../../src/backup/index.ts";
+import { writeCheckpoint } from "../../../src/backup/keep/checkpoint.ts";
+import { Checkpoints } from "../../../src/backup/keep/checkpoints.ts";
 import { capturedLog } from "../../support/captured-log.ts";
 import { FaultyStore, faultAt, flipBit, type FaultScript } from "../../support/faulty-store.ts";
 import { ManualClock } from "../../support/manual-clock.ts";
