@@ -63,6 +63,8 @@ export interface NightlyOptions {
 /** The work that can wait for a quiet moment, once a day: removal, reading back, tidying up. */
 export class Nightly {
   readonly #options: NightlyOptions;
+  /** What was wrong tonight. */
+  #found: "repaired" | "failed" | undefined;
 
   constructor(options: NightlyOptions) {
     this.#options = options;
@@ -86,6 +88,7 @@ export class Nightly {
   /** All of one night. What fails is logged and left for the next. Throws the signal's reason. */
   async once(signal: AbortSignal): Promise<void> {
     const before = this.#note();
+    this.#found = undefined;
     this.#save({ begunMs: this.#options.clock.now() });
     const steps: readonly [string, (signal: AbortSignal) => Promise<void>][] = [
       ["remove what is no longer kept", (signal) => this.#remove(signal)],
@@ -181,22 +184,17 @@ export class Nightly {
 
   async #verify(signal: AbortSignal): Promise<void> {
     const { store, clock } = this.#options;
-    const night = this.#note();
-    const after = night?.cursor ?? "";
+    const after = this.#note()?.cursor ?? "";
     const { bad, blobs, next } = await readSample({ store, after, clock, signal });
     this.#save({ cursor: next });
-    const found = night?.verified;
-    // Removal may have found something worse tonight.
-    const isTold = found !== undefined && night !== undefined && found.atMs >= night.begunMs;
     if (bad.length === 0) {
-      if (!isTold || found.result === "ok")
-        this.#save({ verified: { atMs: clock.now(), result: "ok" } });
+      if (this.#found === undefined) this.#save({ verified: { atMs: clock.now(), result: "ok" } });
       return;
     }
     let back = 0;
     for (const hash of bad) if (await this.#resend(hash, signal)) back += 1;
-    const isWorse = isTold && found.result === "failed";
-    this.#verified(back === bad.length && !isWorse ? "repaired" : "failed", {
+    const isBack = back === bad.length && this.#found !== "failed";
+    this.#verified(isBack ? "repaired" : "failed", {
       message: `${bad.length} of ${blobs} blobs that were read back are damaged; ${back} of them were sent again`,
       details: { blobs, damaged: bad.length, repaired: back },
     });
@@ -227,6 +225,7 @@ export class Nightly {
     what: Pick<ReplicatorEvent, "message" | "details">,
   ): void {
     const { clock, log } = this.#options;
+    this.#found = result;
     this.#save({ verified: { atMs: clock.now(), result } });
     log.error({ result, ...what.details }, "The backup was not as it should be");
     this.#tell("verify_failed", what);
