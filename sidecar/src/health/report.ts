@@ -74,7 +74,11 @@ export const reportSchema = z.object({
     requests: z.object({ a: z.int(), b: z.int() }),
     commitsToday: z.int(),
     budget: z.int(),
+    /** When objects of the backup were read back last, and whether something damaged could be sent again. */
     lastVerifiedAt: z.string().optional(),
+    lastVerifyResult: z.enum(["ok", "repaired", "failed"]).optional(),
+    /** What retention removed last. */
+    lastRemoval: z.object({ at: z.string(), objects: z.int(), bytes: z.number() }).optional(),
     restore: z
       .object({
         files: z.int(),
@@ -121,6 +125,8 @@ export type MachineEventType =
   | "fenced"
   | "diverged"
   | "mass_delete"
+  | "verify_failed"
+  | "removed"
   | "config_repaired"
   | "disk_low"
   | "idle_stop";

@@ -291,6 +291,8 @@ export class Assembly {
       case "restore_failed":
       case "diverged":
       case "mass_delete":
+      case "verify_failed":
+      case "removed":
       case "fenced":
         this.#status.event(event.type, event.details ?? {});
         break;
