@@ -37,6 +37,9 @@ export function databaseStamp(main: string, log: string | undefined): string {
   return log === undefined ? main : `${main}|${log}`;
 }
 
+/** What SQLite keeps beside a database: its name, and one of these. */
+export const LOG_SUFFIXES = ["-wal", "-shm", "-journal"] as const;
+
 /** Names the files SQLite keeps beside a database, and what the database's own name is. */
 export function databaseOf(name: string): string | undefined {
   return /^(.+)-(?:wal|shm|journal)$/s.exec(name)?.[1];

@@ -190,7 +190,6 @@ class Scan {
     const databases = new FolderDatabases(dir, names, rows);
     for (const name of this.#readable(dir, names)) {
       const row = rows.get(name);
-      if (databases.owns(name)) continue;
       let stat: BigIntStats;
       try {
         stat = dir.lstat(name);
@@ -201,6 +200,8 @@ class Scan {
         rows.delete(name);
         continue;
       }
+      // Whatever its name, a folder is nothing of SQLite's.
+      if (!stat.isDirectory() && databases.owns(name)) continue;
       if (this.#entry(dir, { name, stat, row, depth })) rows.delete(name);
     }
     for (const [name, { stamp }] of rows) {

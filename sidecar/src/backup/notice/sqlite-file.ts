@@ -62,7 +62,8 @@ function startsWith(dir: Dir, name: string, start: Buffer): boolean {
   try {
     fd = dir.openFile(name);
   } catch (error) {
-    if (isVolumeError(error, "failing")) throw error;
+    // No descriptors left, or a disk that fails, says nothing about the file: a database is never taken for none because of it.
+    if (!isVolumeError(error) || error.kind === "failing") throw error;
     return false;
   }
   try {

@@ -10,6 +10,7 @@ import { setTimes } from "../../volume/ns-times.ts";
 import type { Root } from "../../volume/root.ts";
 import { isVolumeError } from "../../volume/volume-error.ts";
 import type { Index } from "../index.ts";
+import { databaseOf } from "../stamp.ts";
 import { STAGING_FOLDER } from "./place.ts";
 
 const NAME = `${STAGING_FOLDER}/kept.json`;
@@ -30,14 +31,16 @@ export async function findUnknown(
   let seen = 0;
   const look = async (path: string): Promise<void> => {
     using dir = root.dir(path, { links: "refuse" });
-    const known = new Map(index.children(path).map((child) => [child.name, child.type]));
+    const known = new Map(index.children(path).map((child) => [child.name, child]));
     for (const name of dir.names()) {
       if (path === "" && isOurs(name)) continue;
       signal?.throwIfAborted();
       seen += 1;
       if (seen % NAMES_PER_TURN === 0) await nextTurn();
+      // The log of a database that the history has is part of it, and would undo the newer one.
+      if (known.get(databaseOf(name) ?? "")?.sqlite === true) continue;
       if (!known.has(name)) unknown.push(dir.pathOf(name));
-      else if (known.get(name) === "directory" && dir.lstat(name).isDirectory()) {
+      else if (known.get(name)?.type === "directory" && dir.lstat(name).isDirectory()) {
         await look(dir.pathOf(name));
       }
     }
@@ -56,9 +59,15 @@ export function bringBack(
   { replaced, owner }: { readonly replaced: string; readonly owner?: Owner | undefined },
 ): boolean {
   let all = true;
-  for (const path of paths) {
+  const back = new Set<string>();
+  // A database before its log, which comes after it in the alphabet.
+  for (const path of paths.toSorted()) {
     try {
-      if (!bringOneBack(root, path, { replaced, owner })) all = false;
+      const main = databaseOf(path);
+      // Beside another database it would be taken for that one's.
+      const isAlone = main !== undefined && !back.has(main);
+      if (bringOneBack(root, path, { replaced, owner, isAlone })) back.add(path);
+      else all = false;
     } catch (error) {
       // Nothing was put aside there, or not any more.
       if (isVolumeError(error, "missing")) continue;
@@ -73,13 +82,20 @@ export function bringBack(
 function bringOneBack(
   root: Root,
   path: string,
-  { replaced, owner }: { readonly replaced: string; readonly owner: Owner | undefined },
+  options: {
+    readonly replaced: string;
+    readonly owner: Owner | undefined;
+    /** The log of a database that was not brought back. */
+    readonly isAlone: boolean;
+  },
 ): boolean {
+  const { replaced, owner, isAlone } = options;
   using from = root.place(`${OWN_FOLDER}/${replaced}/${path}`, { links: "refuse" });
   // A name that is not UTF-8 cannot be asked for. Any other was moved before, by a run that was cut off.
   if (!from.dir.has(from.name)) return !from.name.includes("\uFFFD");
   using to = root.place(path, { links: "refuse", create: { owner } });
   if (to.dir.has(to.name)) return false;
+  if (isAlone && to.dir.has(databaseOf(to.name) ?? "")) return false;
   const { mtimeNs } = to.dir.stat();
   from.dir.rename(from.name, to.dir, to.name);
   if (to.dir.path === "") return true;

@@ -2,6 +2,7 @@ import { checkName } from "../../volume/dir.ts";
 import { isOurs } from "../../volume/marker.ts";
 import type { Entry, FileEntry } from "../format/format.ts";
 import { parentOf } from "../history/fold.ts";
+import { databaseOf } from "../stamp.ts";
 
 export type DirectoryEntry = Extract<Entry, { type: "directory" }>;
 export type SymlinkEntry = Extract<Entry, { type: "symlink" }>;
@@ -45,7 +46,7 @@ export function planRestore(entries: ReadonlyMap<string, Entry>): RestorePlan {
   const faults = new FolderFaults(entries);
   for (const path of [...entries.keys()].sort()) {
     const entry = entries.get(path);
-    if (!entry) continue;
+    if (!entry || isStaleLog(entry, entries)) continue;
     const reason = faults.of(parentOf(path)) ?? faultOfPath(entry.path);
     if (reason !== undefined) {
       refused.push({ entry, reason });
@@ -73,6 +74,13 @@ export function planRestore(entries: ReadonlyMap<string, Entry>): RestorePlan {
     implied: [...implied].sort(),
     bytes: files.reduce((sum, { file }) => sum + file.entry.size, 0),
   };
+}
+
+/** A log beside a database that is whole in itself: from when it was not known for one. SQLite would put it into the database. */
+function isStaleLog({ type, path }: Entry, entries: ReadonlyMap<string, Entry>): boolean {
+  if (type !== "file") return false;
+  const main = entries.get(databaseOf(path) ?? "");
+  return main?.type === "file" && main.sqlite === true;
 }
 
 /** What files of these sizes, and so many other entries, take on the disk. */

@@ -265,6 +265,16 @@ test("scan takes -wal and -journal beside anything else for files", () => {
   expect(scanned(dir.path, { index: new MapIndex() }).changed).toEqual(names);
 });
 
+test("scan looks into a folder that is named like the log of a database", () => {
+  using dir = tempDir();
+  using db = new Database(join(dir.path, "x.db"), { create: true });
+  db.run("CREATE TABLE t (a)");
+  mkdirSync(join(dir.path, "x.db-journal"));
+  writeFileSync(join(dir.path, "x.db-journal", "monday.md"), "x");
+  const { changed } = scanned(dir.path, { index: new MapIndex() });
+  expect(changed).toEqual(["x.db", "x.db-journal", "x.db-journal/monday.md"]);
+});
+
 test("scan counts what is ignored, and takes it for gone where the index has it", () => {
   using dir = tempDir();
   mkdirSync(join(dir.path, "workspace/node_modules/x"), { recursive: true });

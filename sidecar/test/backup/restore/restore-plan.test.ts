@@ -52,6 +52,14 @@ test("what lies below a file or a link is refused, however deep", () => {
   expect(refused.map(({ entry }) => entry.path)).toEqual(["link/a", "link/a/b/c", "plain/x"]);
 });
 
+test("a log beside a database that is whole in itself is not restored", () => {
+  const logs = ["-wal", "-shm", "-journal"].map((suffix) => file(`x.db${suffix}`));
+  const beside = [file("y.db-wal"), file("y.db"), file("z-wal")];
+  const { files, refused } = plan(file("x.db", { sqlite: true }), ...logs, ...beside);
+  expect(files.map(({ entry }) => entry.path)).toEqual(["x.db", "y.db", "y.db-wal", "z-wal"]);
+  expect(refused).toEqual([]);
+});
+
 test("names of one inode are one file, as long as their content is the same", () => {
   const other = "1".repeat(64);
   const { files } = plan(

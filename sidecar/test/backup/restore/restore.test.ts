@@ -1,5 +1,7 @@
+import { Database } from "bun:sqlite";
 import { expect, setDefaultTimeout, test } from "bun:test";
 import {
+  copyFileSync,
   existsSync,
   mkdirSync,
   readFileSync,
@@ -10,6 +12,7 @@ import {
   symlinkSync,
   writeFileSync,
 } from "node:fs";
+import { join } from "node:path";
 
 import * as fc from "fast-check";
 
@@ -28,6 +31,7 @@ import { FaultyStore, faultAt, flipBit } from "../../support/faulty-store.ts";
 import { HistoryWriter } from "../../support/history.ts";
 import { MemoryStore } from "../../support/memory-store.ts";
 import { isRoot, makeOddTree, pseudoRandom } from "../../support/odd-tree.ts";
+import { replica } from "../../support/replica.ts";
 import { tempDir } from "../../support/temp-dir.ts";
 import { describeTree } from "../../support/tree.ts";
 
@@ -554,6 +558,44 @@ test("an old copy brought forward loses nothing that only it has", async () => {
   const aside = `${target.path}/.sidecar/${replaced}`;
   expect(readFileSync(`${aside}/workspace/turned/large`, "utf8")).toBe("another one");
   expect(readdirSync(`${aside}/home`, { encoding: "buffer" })).toEqual([Buffer.from([0xff])]);
+});
+
+test("an old copy brought forward leaves no log beside a newer database", async () => {
+  using first = source();
+  const live = join(first.path, "live.db");
+  using database = new Database(live, { create: true });
+  database.run("PRAGMA journal_mode = WAL");
+  database.run("CREATE TABLE t (n)");
+  const store = new MemoryStore();
+  const insert = async (n: number): Promise<number> => {
+    database.run("INSERT INTO t VALUES (?)", [n]);
+    using one = replica({ store, clock: systemClock, volume: first.path });
+    const signal = AbortSignal.timeout(50_000);
+    await one.replicator.start(signal);
+    const { position } = await one.replicator.flush(signal);
+    await one.replicator.stop(signal);
+    return position;
+  };
+  await insert(1);
+  using target = volume(store);
+  await target.restore({ user: "user-1" }).run();
+  // The old copy has what the history has, but some of it in a log; and logs without their databases.
+  for (const end of ["", "-wal", "-shm"])
+    copyFileSync(live + end, join(target.path, `live.db${end}`));
+  writeFileSync(join(target.path, "left.db-wal"), readFileSync(`${live}-wal`));
+  writeFileSync(join(target.path, "new.db-wal"), readFileSync(`${live}-wal`));
+  for (const name of ["new.db", "new.db-journal"]) copyFileSync(live, join(first.path, name));
+  for (let n = 2; n < 50; n += 1) database.run("INSERT INTO t VALUES (?)", [n]);
+  await insert(50);
+  await target.restore({ kind: "forward", user: "user-1" }).run();
+  expect(
+    readdirSync(target.path)
+      .filter((name) => /db/.test(name))
+      .sort(),
+  ).toEqual(["left.db-wal", "live.db", "new.db"]);
+  using restored = new Database(join(target.path, "live.db"));
+  expect(restored.query("PRAGMA integrity_check").values()).toEqual([["ok"]]);
+  expect(restored.query("SELECT count(*), max(n) FROM t").values()).toEqual([[50, 50]]);
 });
 
 function contentOf(bytes: Uint8Array, extents: readonly object[]): Partial<Entry> {
