@@ -13,7 +13,7 @@ import type { ReplicatorEvent } from "./replicator-status.ts";
 import type { Halt } from "./scans.ts";
 
 /** See keep/checkpoints.ts. */
-export interface CheckpointWriter {
+interface CheckpointWriter {
   consider(
     commit: { readonly bytes: number; readonly settled: boolean },
     signal: AbortSignal,

@@ -7,13 +7,13 @@ import { survey, type Survey } from "./survey.ts";
 
 /** In the order in which they go: what names others before what is named. */
 export const KINDS = ["manifests", "parts", "commits", "blobs"] as const;
-export type Kind = (typeof KINDS)[number];
+type Kind = (typeof KINDS)[number];
 
 const EXAMPLES = 20;
 /** Keys that are held at a time; what is beyond is for the next night. */
 const MAX_KEYS = 50_000;
 
-export interface Amount {
+interface Amount {
   readonly objects: number;
   readonly bytes: number;
 }

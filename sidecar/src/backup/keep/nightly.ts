@@ -38,7 +38,7 @@ export type NightlyStatus = Pick<
   "lastVerifiedAt" | "lastVerifyResult" | "lastRemoval"
 >;
 
-export interface NightlyIndex extends RemovalIndex {
+interface NightlyIndex extends RemovalIndex {
   /** See Index.note. */
   note(name: string): unknown;
   setNote(name: string, value: unknown): void;

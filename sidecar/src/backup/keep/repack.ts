@@ -9,6 +9,7 @@ import { putTimeoutMs } from "../patience.ts";
 import { withinTime } from "../within-time.ts";
 import { eachObject } from "./listing.ts";
 import { planMoves, type Group, type Movable } from "./moves.ts";
+import { timedReads } from "./timed-reads.ts";
 
 /** Contents of one part, before they are compressed. */
 const PART_BYTES = 8 * 1024 * 1024;
@@ -42,7 +43,7 @@ export async function repack(options: RepackOptions): Promise<Repacked> {
   const none = { moved: new Map<string, Extent[]>(), parts: 0, bytes: 0, damaged: [] };
   if (movables.length === 0) return none;
   const parts = await Parts.open(options);
-  const mover = new Mover(new Contents(options.store, { signal: options.signal }), parts);
+  const mover = new Mover(new Contents(timedReads(options.store, options), options), parts);
   for (const movable of movables) {
     options.signal.throwIfAborted();
     await mover.move(movable);
