@@ -160,3 +160,35 @@ test("a checkpoint that fails is told once and tried again after a while", async
   await until(() => t.index.checkpoint() !== undefined, "the checkpoint is written");
   expect(warnings()).toBe(1);
 });
+
+test("the sizes of commits count on after a restart", async () => {
+  using t = bench();
+  const MIB = 1024 * 1024;
+  t.commit("a");
+  await writeCheckpoint(t.options, never);
+  t.commit("b");
+  t.checkpoints.consider({ bytes: 40 * MIB, settled: true }, never);
+  await t.checkpoints.ended();
+  expect(t.index.checkpoint()?.position).toBe(1);
+  const restarted = new Checkpoints(t.options);
+  t.commit("c");
+  restarted.consider({ bytes: 25 * MIB, settled: true }, never);
+  await restarted.ended();
+  expect(t.index.checkpoint()?.position).toBe(3);
+  t.commit("d");
+  restarted.consider({ bytes: 25 * MIB, settled: true }, never);
+  await restarted.ended();
+  expect(t.index.checkpoint()?.position).toBe(3);
+});
+
+test("what is to be done before a checkpoint is done once for each", async () => {
+  using t = bench();
+  let due = 0;
+  const checkpoints = new Checkpoints({ ...t.options, onDue: () => (due += 1) });
+  t.commit("a");
+  for (let round = 0; round < 3; round += 1) {
+    checkpoints.consider({ bytes: 1, settled: true }, never);
+    await checkpoints.ended();
+  }
+  expect(due).toBe(1);
+});
