@@ -6,6 +6,7 @@ import { dropBallast, layBallast } from "../volume/ballast.ts";
 import type { Owner } from "../volume/dir.ts";
 import { OWN_FOLDER, updateMarker, whyNotReady } from "../volume/marker.ts";
 import type { Root } from "../volume/root.ts";
+import { dispose } from "./commit/batch.ts";
 import { lastSyncFile } from "./commit/last-sync.ts";
 import type { BackupStatus, ReplicatorEvent } from "./commit/replicator-status.ts";
 import { Replicator } from "./commit/replicator.ts";
@@ -257,7 +258,7 @@ export async function treeEqualsIndex(
   for (const path of paths) {
     signal.throwIfAborted();
     const reading = await readPath(path, context);
-    if (reading.kind === "changed" && reading.content?.kind === "blob") reading.content.dispose();
+    dispose([reading]);
     // What is never backed up, or cannot be, is no difference to the history.
     const isOutside = reading.kind === "skipped" || reading.kind === "gone";
     if (reading.kind === "changed" || (isOutside && index.get(path))) return false;

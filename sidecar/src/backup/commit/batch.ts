@@ -4,8 +4,9 @@ import { contentOf, pathOf } from "./plan.ts";
 /** What a commit may come to at most: its memory, and the time until its first change is durable. */
 export interface BatchLimits {
   readonly entries: number;
+  /** Deltas may go beyond it, by those of one group: see MAX_HELD_BYTES in delta.ts. */
   readonly inlineBytes: number;
-  /** Of all paths together: they stand in a commit several times each. */
+  /** Of all paths together, and what else is listed of a file: they stand in a commit several times each. */
   readonly pathBytes: number;
   /** Each holds a descriptor until it is sent. */
   readonly blobs: number;
@@ -20,6 +21,8 @@ export const BATCH_LIMITS: BatchLimits = {
   blobs: 256,
   blobBytes: 256 * 1024 * 1024,
 };
+
+const EXTENT_CHARS = 64;
 
 /** So many paths are read at the same time. */
 const READING = 8;
@@ -69,8 +72,16 @@ export async function collectBatch(options: CollectOptions): Promise<Batch> {
 export function dispose(readings: readonly Reading[]): void {
   for (const reading of readings) {
     const content = contentOf(reading);
-    if (content?.kind === "blob") content.dispose();
+    if (content && content.kind !== "inline") content.dispose();
   }
+}
+
+/** What the extents of a file take, about: most name its path. */
+function listedBytes(reading: Reading): number {
+  if (reading.kind !== "changed" || reading.item.entry.type !== "file") return 0;
+  const { path, extents } = reading.item.entry;
+  const count = reading.content?.kind === "delta" ? reading.content.extents : extents.length;
+  return count * (path.length + EXTENT_CHARS);
 }
 
 class Sum {
@@ -104,11 +115,12 @@ class Sum {
   add(reading: Reading): void {
     const content = contentOf(reading);
     this.#entries += 1;
-    this.#paths += pathOf(reading).length;
-    if (content?.kind === "inline") this.#inline += content.bytes.length;
-    if (content?.kind === "blob") {
+    this.#paths += pathOf(reading).length + listedBytes(reading);
+    const sent = content?.kind === "delta" ? content.fresh : content;
+    if (sent?.kind === "inline") this.#inline += sent.bytes.length;
+    if (sent?.kind === "blob") {
       this.#blobs += 1;
-      this.#blobBytes += content.source.sizeBytes;
+      this.#blobBytes += sent.source.sizeBytes;
     }
   }
 }

@@ -2,7 +2,7 @@ import { isStoreError, type Store } from "../../store/store.ts";
 import { keys } from "../format/format.ts";
 import type { Index } from "../index.ts";
 import { putTimeoutMs, type Patience } from "../patience.ts";
-import { ContentChanged, type NewContent, type Reading } from "../read/reading.ts";
+import { ContentChanged, type FreshBytes, type Reading } from "../read/reading.ts";
 import { contentOf, pathOf } from "./plan.ts";
 
 /** Blobs on their way at one time. */
@@ -10,7 +10,7 @@ const PARALLEL = 4;
 
 export interface SendOptions {
   readonly store: Store;
-  readonly index: Pick<Index, "locate">;
+  readonly index: Pick<Index, "locate" | "get">;
   readonly patience: Patience;
   readonly signal: AbortSignal;
   readonly onSent?: () => void | Promise<void>;
@@ -23,7 +23,7 @@ export interface SentBlobs {
   readonly failures: readonly { readonly path: string; readonly error: unknown }[];
 }
 
-type Source = Extract<NewContent, { kind: "blob" }>["source"];
+type Source = Extract<FreshBytes, { kind: "blob" }>["source"];
 
 /**
  * Sends what a batch needs to have in the store before its commit names it. Waits for the store as long as it takes; a file
@@ -67,15 +67,28 @@ function wantedBlobs(
 ): Map<string, { readonly path: string; readonly source: Source }[]> {
   const wanted = new Map<string, { path: string; source: Source }[]>();
   for (const reading of readings) {
-    const content = contentOf(reading);
-    if (reading.kind !== "changed" || content?.kind !== "blob") continue;
-    const { entry } = reading.item;
-    if (entry.type !== "file" || index.locate(entry.sha256)) continue;
-    const candidates = wanted.get(entry.sha256) ?? [];
-    candidates.push({ path: pathOf(reading), source: content.source });
-    wanted.set(entry.sha256, candidates);
+    const blob = blobOf(reading, index);
+    if (!blob) continue;
+    const candidates = wanted.get(blob.sha256) ?? [];
+    candidates.push({ path: pathOf(reading), source: blob.source });
+    wanted.set(blob.sha256, candidates);
   }
   return wanted;
+}
+
+/** What of a reading is to be sent by itself; undefined where that is nothing, or would be in vain. */
+function blobOf(
+  reading: Reading,
+  index: SendOptions["index"],
+): { readonly sha256: string; readonly source: Source } | undefined {
+  const content = contentOf(reading);
+  if (reading.kind !== "changed" || !content || content.kind === "inline") return undefined;
+  const { entry } = reading.item;
+  if (entry.type !== "file" || index.locate(entry.sha256)) return undefined;
+  if (content.kind === "blob") return { sha256: entry.sha256, source: content.source };
+  if (content.fresh.kind === "inline") return undefined;
+  const known = index.get(entry.path)?.entry;
+  return known?.type === "file" && known.sha256 === content.base ? content.fresh : undefined;
 }
 
 async function sendBlob(hash: string, source: Source, options: SendOptions): Promise<void> {

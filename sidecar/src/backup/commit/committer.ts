@@ -8,8 +8,9 @@ import { FORMAT, keys, positionOf, type Commit, type CommitHeader } from "../for
 import type { Index } from "../index.ts";
 import { putTimeoutMs, type Patience } from "../patience.ts";
 import type { Reading } from "../read/reading.ts";
+import { dispose } from "./batch.ts";
 import { sendBlobs } from "./blobs.ts";
-import { contentOf, latest, planCommit, type Plan } from "./plan.ts";
+import { latest, planCommit, type Plan } from "./plan.ts";
 import { Turns } from "./turns.ts";
 
 /** After so long without a commit the numbers after ours are looked at before one is written: they may have been taken, and even removed again. */
@@ -46,13 +47,17 @@ export type CommitResult =
       readonly header: CommitHeader;
       /** Size of the commit as it stands in the store, without its blobs. */
       readonly commitBytes: number;
+      /** Paths that stay dirty. */
       readonly again: readonly string[];
+      /** Those of them that the history has nothing of what was read of; beside the failures. */
+      readonly left: readonly string[];
       readonly failures: readonly PathFailure[];
     }
   /** There was nothing to commit. */
   | {
       readonly kind: "nothing";
       readonly again: readonly string[];
+      readonly left: readonly string[];
       readonly failures: readonly PathFailure[];
     }
   /** Somebody else goes on with this history. Final: this committer never writes again. */
@@ -119,10 +124,7 @@ export class Committer {
     try {
       return await this.#turns.take(() => this.#commit(latest(batch), options), options.signal);
     } finally {
-      for (const reading of batch) {
-        const content = contentOf(reading);
-        if (content?.kind === "blob") content.dispose();
-      }
+      dispose(batch);
     }
   }
 
@@ -147,13 +149,14 @@ export class Committer {
       const plan = planCommit(readings, { index, position, sent: blobs.sent });
       if (plan.restamped.length > 0) index.restamp(plan.restamped);
       const again = [...new Set([...plan.again, ...failures.map(({ path }) => path)])];
+      const { left } = plan;
       if (plan.items.length === 0 && plan.deleted.length === 0 && !options.allowEmpty)
-        return { kind: "nothing", again, failures };
+        return { kind: "nothing", again, left, failures };
       const attempt = await this.#attempt(plan, { position, signal: options.signal });
       switch (attempt.kind) {
         case "done": {
           const { header, commitBytes } = attempt;
-          return { kind: "committed", header, commitBytes, again, failures };
+          return { kind: "committed", header, commitBytes, again, left, failures };
         }
         case "overtaken":
           break;

@@ -1,9 +1,13 @@
 import type { Entry, Extent, FileEntry } from "../format/format.ts";
-import { memberName } from "../format/format.ts";
+import { deltaName, memberName } from "../format/format.ts";
 import type { Index, IndexedEntry } from "../index.ts";
+import { extentsOf } from "../read/delta.ts";
 import type { NewContent, Reading } from "../read/reading.ts";
+import { LOG_SUFFIXES, UNRESTORED, databaseOf } from "../stamp.ts";
 
 type Changed = Extract<Reading, { kind: "changed" }>;
+type DeltaContent = Extract<NewContent, { kind: "delta" }>;
+type WholeContent = Exclude<NewContent, DeltaContent>;
 
 /** What a batch of readings comes to, compared with the index as it stands now. */
 export interface Plan {
@@ -17,8 +21,10 @@ export interface Plan {
   readonly members: ReadonlyMap<string, Uint8Array>;
   /** Content that this commit brings into the store, in bytes. */
   readonly bytes: number;
-  /** Paths whose reading no longer holds, or never did: they stay dirty. */
+  /** Paths that stay dirty: they changed while they were read, or are in `left`. */
   readonly again: readonly string[];
+  /** Paths whose reading no longer holds, or never did: nothing of it is in the commit. */
+  readonly left: readonly string[];
 }
 
 export interface PlanOptions {
@@ -56,8 +62,10 @@ export function planCommit(readings: readonly Reading[], options: PlanOptions): 
   const items: IndexedEntry[] = [];
   const gone: string[] = [];
   const again = new Set<string>();
+  const left = new Set<string>();
   const parents = new Parents(readings, index);
-  for (const reading of readings) {
+  const databases = new Set<string>();
+  for (const reading of logsLast(readings)) {
     const path = pathOf(reading);
     switch (reading.kind) {
       case "skipped":
@@ -68,18 +76,23 @@ export function planCommit(readings: readonly Reading[], options: PlanOptions): 
       case "same":
         if (Bun.deepEquals(index.get(path)?.entry, reading.item.entry))
           restamped.push(reading.item);
-        else again.add(path);
+        else left.add(path);
         break;
       case "changed": {
+        if (isFile(reading.item.entry) && databases.has(databaseOf(path) ?? "")) {
+          gone.push(path);
+          break;
+        }
         if (reading.again) again.add(path);
         const taken = parents.wrongAbove(path);
         const entry = taken === undefined ? contents.place(reading) : undefined;
         if (entry === undefined) {
-          again.add(path);
+          left.add(path);
           if (taken !== undefined) again.add(taken);
           break;
         }
         items.push({ ...reading.item, entry });
+        if (isFile(entry) && entry.sqlite === true) databases.add(path);
         // Whatever lay in the folder is gone with it.
         if (entry.type !== "directory" && index.get(path)?.entry.type === "directory")
           gone.push(path);
@@ -87,8 +100,34 @@ export function planCommit(readings: readonly Reading[], options: PlanOptions): 
       }
     }
   }
+  // A log from when the file was not known for a database: restored beside this copy, it would be put into it.
+  for (const path of databases) {
+    for (const suffix of LOG_SUFFIXES) {
+      const log = index.get(path + suffix)?.entry;
+      if (log && isFile(log)) gone.push(path + suffix);
+    }
+  }
   const { members, bytes } = contents;
-  return { restamped, items, ...deletions(gone, index), members, bytes, again: [...again] };
+  return {
+    restamped,
+    items,
+    ...deletions(gone, index),
+    members,
+    bytes,
+    again: [...left.union(again)],
+    left: [...left],
+  };
+}
+
+/** What may be the log of a database comes after all that may be the database. */
+function logsLast(readings: readonly Reading[]): readonly Reading[] {
+  const isLog = (reading: Reading): boolean => databaseOf(pathOf(reading)) !== undefined;
+  if (!readings.some(isLog)) return readings;
+  return [...readings.filter((reading) => !isLog(reading)), ...readings.filter(isLog)];
+}
+
+function isFile(entry: Entry): entry is FileEntry {
+  return entry.type === "file";
 }
 
 /** Of the paths that are gone, those the index has, each tree once. */
@@ -137,26 +176,48 @@ class Contents {
     }
     const { index } = this.#options;
     const known = index.locate(entry.sha256);
-    // Content that was known when it was read may have been removed since.
-    if (content === undefined) return known ? entry : undefined;
+    // Content that was known when it was read may have moved since, or be gone.
+    if (content === undefined) return known ? { ...entry, extents: known } : undefined;
     const extents = known ?? this.#placed.get(entry.sha256) ?? this.#bring(entry, content);
     return extents ? { ...entry, extents: [...extents] } : undefined;
   }
 
   #bring(entry: FileEntry, content: NewContent): readonly Extent[] | undefined {
-    const length = entry.size;
-    let extent: Extent;
-    if (content.kind === "inline") {
-      const member = memberName(entry.path);
-      this.members.set(member, content.bytes);
-      extent = { commit: this.#options.position, member, offset: 0, length };
-    } else {
-      if (!this.#options.sent.has(entry.sha256)) return undefined;
-      extent = { blob: entry.sha256, offset: 0, length };
-    }
+    const extents =
+      content.kind === "delta" ? this.#build(entry, content) : this.#whole(entry, content);
+    if (extents) this.#placed.set(entry.sha256, extents);
+    return extents;
+  }
+
+  #whole({ path, sha256 }: FileEntry, content: WholeContent): Extent[] | undefined {
+    const extent =
+      content.kind === "inline" ? this.#add(memberName(path), content.bytes) : this.#sent(sha256);
+    return extent && [extent];
+  }
+
+  /** What is new, among slices of what the path has now: of that alone the pieces are true. */
+  #build({ path }: FileEntry, { base, pieces, fresh }: DeltaContent): Extent[] | undefined {
+    const item = this.#options.index.get(path);
+    if (item?.entry.type !== "file" || item.entry.sha256 !== base || item.stamp === UNRESTORED)
+      return undefined;
+    const extent =
+      fresh.kind === "inline" ? this.#add(deltaName(path), fresh.bytes) : this.#sent(fresh.sha256);
+    return extent && extentsOf(pieces, item.entry.extents, extent);
+  }
+
+  #add(member: string, bytes: Uint8Array): Extent {
+    // A file that was only cut brings nothing.
+    if (bytes.length > 0) this.members.set(member, bytes);
+    this.bytes += bytes.length;
+    return { commit: this.#options.position, member, offset: 0, length: bytes.length };
+  }
+
+  /** The blob that was sent for this batch. */
+  #sent(sha256: string): Extent | undefined {
+    const length = this.#options.sent.get(sha256);
+    if (length === undefined) return undefined;
     this.bytes += length;
-    this.#placed.set(entry.sha256, [extent]);
-    return [extent];
+    return { blob: sha256, offset: 0, length };
   }
 }
 

@@ -1,6 +1,8 @@
 import { closeSync, read, readSync } from "node:fs";
 
 import { volumeError } from "../../volume/volume-error.ts";
+import { BlockHasher, MIN_BLOCKS_BYTES } from "../format/blocks.ts";
+import { DeltaFinder, type Delta, type DeltaBase, type Range } from "./delta.ts";
 import { ContentChanged, type NewContent } from "./reading.ts";
 
 const CHUNK_BYTES = 1024 * 1024;
@@ -17,31 +19,60 @@ export function readStart(fd: number, size: number): Buffer {
   return buffer.subarray(0, length);
 }
 
-/** The bytes of an open file from its start, never more than `size`. Every chunk is a buffer of its own. */
-export async function* chunksOf(fd: number, size: number): AsyncGenerator<Buffer> {
-  let offset = 0;
-  while (offset < size) {
-    const chunk = await readChunk(fd, Math.min(CHUNK_BYTES, size - offset), offset);
-    if (chunk.length === 0) return;
-    offset += chunk.length;
-    yield chunk;
-  }
+/** What was read of a file. */
+export interface Content {
+  readonly sha256: string;
+  readonly length: number;
+  /** Of larger contents: see BlockHasher. */
+  readonly blocks?: Uint8Array | undefined;
+  /** The same content by what it has in common with the base, where that is worth while. */
+  readonly delta?: Delta | undefined;
 }
 
-/** Reads at most `size` bytes; `each` sees every chunk. Returns their hash and number. */
-export async function hashOf(
-  fd: number,
-  size: number,
-  each?: (chunk: Buffer) => void,
-): Promise<{ readonly sha256: string; readonly length: number }> {
+export interface ReadOptions {
+  /** No more is read, whatever there is. */
+  readonly size: number;
+  readonly base?: DeltaBase | undefined;
+  /** Sees every chunk. */
+  readonly each?: (chunk: Buffer) => void;
+}
+
+/** Reads an open file from its start, once: everything it says is of the very same bytes. */
+export async function readContent(fd: number, { size, base, each }: ReadOptions): Promise<Content> {
   const hasher = new Bun.CryptoHasher("sha256");
+  const isLarge = size >= MIN_BLOCKS_BYTES;
+  const finder = isLarge && base ? new DeltaFinder(base, size) : undefined;
+  const blocks = isLarge ? new BlockHasher((block, hash) => finder?.add(block, hash)) : undefined;
   let length = 0;
   for await (const chunk of chunksOf(fd, size)) {
     hasher.update(chunk);
+    blocks?.update(chunk);
     each?.(chunk);
     length += chunk.length;
   }
-  return { sha256: hasher.digest("hex"), length };
+  const hashes = blocks?.finish();
+  return {
+    sha256: hasher.digest("hex"),
+    length,
+    ...(length >= MIN_BLOCKS_BYTES ? { blocks: hashes, delta: finder?.finish() } : {}),
+  };
+}
+
+/** The bytes of an open file from its start, never more than `size`. Every chunk is a buffer of its own. */
+export function chunksOf(fd: number, size: number): AsyncGenerator<Buffer> {
+  return chunksIn(fd, [{ offset: 0, length: size }]);
+}
+
+/** The bytes that stand in these ranges; fewer where the file ends before. */
+async function* chunksIn(fd: number, ranges: readonly Range[]): AsyncGenerator<Buffer> {
+  for (const { offset, length } of ranges) {
+    for (let at = offset; at < offset + length;) {
+      const chunk = await readChunk(fd, Math.min(CHUNK_BYTES, offset + length - at), at);
+      if (chunk.length === 0) return;
+      at += chunk.length;
+      yield chunk;
+    }
+  }
 }
 
 export interface BlobOptions {
@@ -49,12 +80,14 @@ export interface BlobOptions {
   readonly path: string;
   readonly size: number;
   readonly sha256: string;
+  /** Where the bytes stand in the file; from its start, where none are given. */
+  readonly ranges?: readonly Range[];
   /** Called where the bytes turned out not to be those of `sha256`. */
   readonly onChanged?: (() => void) | undefined;
 }
 
-/** The content of an open file, which it owns from now on: read again whenever it is sent, and checked each time. */
-export function blobOf(fd: number, options: BlobOptions): NewContent {
+/** The content of an open file, or some ranges of it, which it owns from now on: read again whenever it is sent, and checked each time. */
+export function blobOf(fd: number, options: BlobOptions): Extract<NewContent, { kind: "blob" }> {
   let closed = false;
   return {
     kind: "blob",
@@ -82,7 +115,8 @@ async function* checkedChunks(
   const hasher = new Bun.CryptoHasher("sha256");
   let held: Uint8Array | undefined;
   let length = 0;
-  for await (const chunk of chunksOf(fd, options.size)) {
+  const { ranges = [{ offset: 0, length: options.size }] } = options;
+  for await (const chunk of chunksIn(fd, ranges)) {
     // The number of the descriptor may be another file's by now.
     if (isClosed()) throw new Error(`Cannot read "${options.path}": its content was disposed of`);
     hasher.update(chunk);

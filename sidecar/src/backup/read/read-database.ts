@@ -3,7 +3,8 @@ import type { BigIntStats } from "node:fs";
 import type { Place } from "../../volume/root.ts";
 import { hasSqliteHeader, logOf } from "../notice/sqlite-file.ts";
 import { databaseOf, databaseStamp, stampOf } from "../stamp.ts";
-import { hashOf, readStart } from "./content.ts";
+import { readContent, readStart } from "./content.ts";
+import { baseOf } from "./delta.ts";
 import type { ReadContext } from "./read-context.ts";
 import { INLINE_BYTES, type Reading } from "./reading.ts";
 import { fileItem, isRacy, isRecent, settle, sha256Of, skipped, unchanged } from "./settle.ts";
@@ -44,10 +45,11 @@ export async function readDatabase(
     return settle(item, context, { bytes, again });
   }
   const start = context.clock.monotonic();
-  const read = await hashOf(copy.fd, result.sizeBytes);
+  const base = baseOf(context.index.get(path));
+  const read = await readContent(copy.fd, { size: result.sizeBytes, base });
   context.restAfter(path, result.tookMs + context.clock.monotonic() - start);
   const item = { ...fileItem(opened, read, { context, sqlite: true }), stamp, racy };
-  return settle(item, context, { open: copy, again });
+  return settle(item, context, { open: copy, delta: read.delta, again });
 }
 
 /** True if `place` is the log, journal or shared memory of a database beside it. */

@@ -5,7 +5,8 @@ import { isVolumeError, volumeError } from "../../volume/volume-error.ts";
 import type { Entry } from "../format/format.ts";
 import { isSqliteHeader } from "../notice/sqlite-file.ts";
 import { stampOf } from "../stamp.ts";
-import { hashOf, readStart } from "./content.ts";
+import { readContent, readStart } from "./content.ts";
+import { baseOf } from "./delta.ts";
 import { OpenFile } from "./open-file.ts";
 import type { ReadContext, ReadPlace } from "./read-context.ts";
 import { belongsToDatabase, readDatabase } from "./read-database.ts";
@@ -134,15 +135,22 @@ async function readPlain(opened: Opened, context: ReadContext): Promise<Reading>
     const item = { ...fileItem(opened, read, { context }), stamp, racy };
     return settle(unstable(item, again), context, { bytes, again });
   }
-  if (context.isRestless(path) && context.hasRoom(size)) return readCopy(opened, context);
-  const read = await hashOf(open.fd, size);
+  const base = baseOf(context.index.get(path));
+  const isRestless = context.isRestless(path) && context.hasRoom(size);
+  // Of a restless file little may be new, which needs no second look at it.
+  if (isRestless && !base) return readCopy(opened, context);
+  const read = await readContent(open.fd, { size, base });
+  const { delta } = read;
   const after = open.stat();
   const again = stampOf(after) !== stamp;
-  // What only grew still starts with what was hashed. Anything else may never read the same again.
-  const grew = after.size > before.size && read.length === size;
-  if (again && !grew && context.hasRoom(size)) return readCopy(opened, context);
+  if (!delta?.fresh.bytes) {
+    // What only grew still starts with what was hashed. Anything else may never read the same again.
+    const grew = after.size > before.size && read.length === size;
+    if (isRestless || (again && !grew && context.hasRoom(size))) return readCopy(opened, context);
+  }
   const item = unstable({ ...fileItem(opened, read, { context }), stamp, racy }, again);
-  return settle(item, context, { open, again, onChanged: () => context.setRestless(path, true) });
+  const onChanged = (): void => context.setRestless(path, true);
+  return settle(item, context, { open, delta, again, onChanged });
 }
 
 /** Reads a file that never rests by way of a private copy, which is what is hashed and sent. */
@@ -150,11 +158,15 @@ async function readCopy(opened: Opened, context: ReadContext): Promise<Reading> 
   const { path, open, before, stamp } = opened;
   const racy = isRacy(context, before);
   using copy = new OpenFile(context.createStaging(Number(before.size)));
-  const read = await hashOf(open.fd, Number(before.size), (chunk) => copy.write(chunk));
+  const read = await readContent(open.fd, {
+    size: Number(before.size),
+    base: baseOf(context.index.get(path)),
+    each: (chunk) => copy.write(chunk),
+  });
   const again = stampOf(open.stat()) !== stamp;
   context.setRestless(path, again);
   const item = unstable({ ...fileItem(opened, read, { context }), stamp, racy }, again);
-  return settle(item, context, { open: copy, again });
+  return settle(item, context, { open: copy, delta: read.delta, again });
 }
 
 function gone(path: string): Reading {

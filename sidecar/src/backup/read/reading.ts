@@ -1,5 +1,6 @@
 import type { BodySource } from "../../store/store.ts";
 import type { IndexedEntry } from "../index.ts";
+import type { Piece } from "./delta.ts";
 
 /** What reading one path of the volume came to. */
 export type Reading =
@@ -46,7 +47,23 @@ export type NewContent =
    * Larger: sent as the blob of its hash before the commit. The source fails on its last chunk where the bytes it gave do
    * not have the hash of the entry (ContentChanged), so that a file rewritten while it is sent never becomes a wrong blob.
    */
-  | { readonly kind: "blob"; readonly source: BodySource; dispose(): void };
+  | { readonly kind: "blob"; readonly source: BodySource; dispose(): void }
+  /** A large file that changed a little: pieces of the content that the path had, and of what is new. */
+  | {
+      readonly kind: "delta";
+      /** sha256 of the entry it was compared with. It holds for no other. */
+      readonly base: string;
+      readonly pieces: readonly Piece[];
+      readonly fresh: FreshBytes;
+      /** What it comes to, in extents. */
+      readonly extents: number;
+      dispose(): void;
+    };
+
+/** The new bytes of a delta, one after the other: in the commit, or sent before it as the blob of their own hash, as `blob` above is. */
+export type FreshBytes =
+  | { readonly kind: "inline"; readonly bytes: Uint8Array }
+  | { readonly kind: "blob"; readonly sha256: string; readonly source: BodySource };
 
 /** Up to this size content stands in the commit itself, above it in a blob. Source: backup.md, "Send little". */
 export const INLINE_BYTES = 64 * 1024;

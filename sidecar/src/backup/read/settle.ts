@@ -2,7 +2,8 @@ import type { BigIntStats } from "node:fs";
 
 import type { Entry, FileEntry } from "../format/format.ts";
 import type { IndexedEntry } from "../index.ts";
-import { blobOf } from "./content.ts";
+import { blobOf, type Content } from "./content.ts";
+import type { Delta } from "./delta.ts";
 import type { OpenFile } from "./open-file.ts";
 import type { ReadContext } from "./read-context.ts";
 import type { NewContent, Reading, SkipReason } from "./reading.ts";
@@ -19,14 +20,18 @@ export interface Opened {
 /** The reading of a path that looks as the index has it, so that it need not be read. */
 export function unchanged(path: string, stamp: string, context: ReadContext): Reading | undefined {
   const known = context.index.get(path);
-  return known && !known.racy && known.stamp === stamp ? { kind: "same", item: known } : undefined;
+  if (!known || known.racy || known.stamp !== stamp) return undefined;
+  // The index keeps the blocks as they are.
+  const { blocks: _, ...item } = known;
+  return { kind: "same", item };
 }
 
 type Fresh = IndexedEntry & { readonly entry: Entry };
 
-/** What there is to send of a file: its bytes, or the open file that has them. */
+/** What there is to send of a file: its bytes, what is new in them, or the open file that has them. */
 interface Sent {
   readonly bytes?: Uint8Array;
+  readonly delta?: Delta | undefined;
   readonly open?: OpenFile;
   readonly again: boolean;
   readonly onChanged?: () => void;
@@ -55,17 +60,38 @@ export function settle(item: Fresh, context: ReadContext, sent: Sent = { again: 
   return { kind: "changed", item, content: contentOf(entry, sent), again };
 }
 
-function contentOf(entry: FileEntry, { bytes, open, onChanged }: Sent): NewContent | undefined {
+function contentOf(entry: FileEntry, sent: Sent): NewContent | undefined {
+  const { bytes, delta, open, onChanged } = sent;
   if (bytes) return { kind: "inline", bytes };
   const { path, size, sha256 } = entry;
-  return open && blobOf(open.take(), { path, size, sha256, onChanged });
+  if (!delta) return open && blobOf(open.take(), { path, size, sha256, onChanged });
+  const { fresh, ...rest } = delta;
+  if (fresh.bytes) {
+    const inline = { kind: "inline", bytes: fresh.bytes } as const;
+    return { kind: "delta", ...rest, fresh: inline, dispose: () => undefined };
+  }
+  if (!open) return undefined;
+  const { ranges, length } = fresh;
+  const blob = blobOf(open.take(), {
+    path,
+    size: length,
+    sha256: fresh.sha256,
+    ranges,
+    onChanged,
+  });
+  return {
+    kind: "delta",
+    ...rest,
+    fresh: { kind: "blob", sha256: fresh.sha256, source: blob.source },
+    dispose: () => blob.dispose(),
+  };
 }
 
 export function fileItem(
   { path, before }: Opened,
-  read: { readonly sha256: string; readonly length: number },
+  read: Content,
   { context, sqlite = false }: { readonly context: ReadContext; readonly sqlite?: boolean },
-): { readonly entry: FileEntry; readonly inode?: string } {
+): { readonly entry: FileEntry; readonly inode?: string; readonly blocks?: Uint8Array } {
   const inode = before.nlink > 1n ? `${before.dev}:${before.ino}` : undefined;
   const entry: FileEntry = {
     type: "file",
@@ -78,7 +104,11 @@ export function fileItem(
     ...(inode === undefined ? {} : { hardlink: context.linkGroup(inode, path) }),
     ...(sqlite ? { sqlite } : {}),
   };
-  return inode === undefined ? { entry } : { entry, inode };
+  return {
+    entry,
+    ...(inode === undefined ? {} : { inode }),
+    ...(read.blocks ? { blocks: read.blocks } : {}),
+  };
 }
 
 export function unstable<T extends { readonly entry: FileEntry }>(item: T, is: boolean): T {

@@ -155,6 +155,7 @@ test("nothing changed makes no commit, but an empty one can be asked for", async
   expect(await t.commit([gone("never-there")])).toEqual({
     kind: "nothing",
     again: [],
+    left: [],
     failures: [],
   });
   expect(t.store.steps).toEqual([]);

@@ -3,6 +3,7 @@ import { expect, setDefaultTimeout, test } from "bun:test";
 import { lstatSync, mkdirSync, readFileSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 
+import { dispose } from "../../../src/backup/commit/batch.ts";
 import type { CommitHeader } from "../../../src/backup/format/format.ts";
 import { Index, type IndexedEntry } from "../../../src/backup/index.ts";
 import { DirtySet } from "../../../src/backup/notice/dirty.ts";
@@ -84,8 +85,7 @@ test.each([1, 2, 3])(
         const reading = await readPath(item.path, context);
         if (reading.kind === "gone") deleted.push(item.path);
         else if (reading.kind !== "skipped") entries.push(reading.item);
-        if (reading.kind === "changed" && reading.content?.kind === "blob")
-          reading.content.dispose();
+        dispose([reading]);
       }
       position += 1;
       index.record(header(position), { entries, deleted });
