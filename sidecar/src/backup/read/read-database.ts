@@ -25,9 +25,12 @@ export async function readDatabase(
   const check = context.isCheckDue(path);
   const result = await context.copier.copy({ dir, name, path, before, log, check });
   context.restAfter(path, result.tookMs);
-  if (result.kind === "plain") return undefined;
-  if (result.kind === "busy") return skipped(path, "busy_database", result.message);
-  if (result.kind === "corrupt") {
+  if (result.kind === "busy") {
+    // What a check alone made too slow is taken without one the next time.
+    if (check) context.setChecked(path);
+    return skipped(path, "busy_database", result.message);
+  }
+  if (result.kind !== "copied") {
     const last = context.index.get(path)?.entry;
     // Without a good one from before, a damaged one is better than none.
     if (last?.type !== "file" || last.sqlite !== true) return undefined;

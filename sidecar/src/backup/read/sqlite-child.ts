@@ -1,4 +1,4 @@
-import { readdirSync, readlinkSync, statSync, writeSync } from "node:fs";
+import { readdirSync, readlinkSync, statSync, writeFileSync, writeSync } from "node:fs";
 import { DatabaseSync, backup } from "node:sqlite";
 
 import type { ChildAnswer, ChildJob } from "./sqlite-process.ts";
@@ -15,20 +15,37 @@ const SQLITE_NOTADB = 26;
 const ALL_PAGES = 2 ** 31 - 1;
 /** How long SQLite waits for a lock. */
 const BUSY_MS = 2_000;
+/** A schema can ask for values of any size to be made up while it is checked. */
+const CHECKED_VALUE_BYTES = 64 * 1024 * 1024;
+const CHECKED = { limits: { length: CHECKED_VALUE_BYTES } };
+const MAX_FINDINGS = 100;
+/** What the content of rows breaks is the owner's own rules: every page is still where it belongs. */
+const RULES =
+  /^(?:CHECK constraint failed in|(?:NULL|TEXT|NUMERIC|non-\w+) value in|malformed inverted index for)/;
 
-type Outcome =
-  | { readonly kind: "copied" }
-  | {
-      readonly kind: "corrupt" | "not_a_database" | "failed" | "lost";
-      readonly message: string;
-    };
+interface Failure {
+  readonly kind: "corrupt" | "not_a_database" | "failed" | "lost";
+  readonly message: string;
+}
+
+type Outcome = { readonly kind: "copied" } | Failure;
 
 /** Kept, so that none is closed by the garbage collector either. */
 const held: DatabaseSync[] = [];
 
+goFirst();
 for (const job of JSON.parse(process.argv[2] ?? "[]") as ChildJob[]) answer(await run(job));
 // An ordinary exit could close them.
 process.kill(process.pid, "SIGKILL");
+
+/** Where memory runs out, this process is what is ended. */
+function goFirst(): void {
+  try {
+    writeFileSync("/proc/self/oom_score_adj", "1000");
+  } catch {
+    // Where that is not for us to say, things are as they were.
+  }
+}
 
 async function run(job: ChildJob): Promise<ChildAnswer> {
   const start = performance.now();
@@ -48,9 +65,15 @@ async function copy(job: ChildJob): Promise<Outcome> {
 }
 
 function open(path: string, mode: ChildJob["mode"]): DatabaseSync {
+  return hold(new DatabaseSync(uriOf(path, mode), { readOnly: mode !== "own", timeout: BUSY_MS }));
+}
+
+function uriOf(path: string, mode: ChildJob["mode"]): string {
   const query = { rest: "?mode=ro&immutable=1", shared: "?mode=ro", own: "?mode=rw" }[mode];
-  const uri = `file:${path.split("/").map(encodeURIComponent).join("/")}${query}`;
-  const database = new DatabaseSync(uri, { readOnly: mode !== "own", timeout: BUSY_MS });
+  return `file:${path.split("/").map(encodeURIComponent).join("/")}${query}`;
+}
+
+function hold(database: DatabaseSync): DatabaseSync {
   held.push(database);
   return database;
 }
@@ -64,7 +87,7 @@ function serialize(database: DatabaseSync, job: ChildJob): string | undefined {
   if (!job.check) return undefined;
   // A database in memory has no write-ahead log, and one that says it does is refused.
   bytes.fill(1, 18, 20);
-  const copied = new DatabaseSync(":memory:");
+  const copied = new DatabaseSync(":memory:", CHECKED);
   copied.deserialize(bytes);
   return check(copied);
 }
@@ -72,16 +95,20 @@ function serialize(database: DatabaseSync, job: ChildJob): string | undefined {
 async function backUp(database: DatabaseSync, job: ChildJob): Promise<string | undefined> {
   const target = job.target ?? "";
   await backup(database, target, { rate: ALL_PAGES });
-  return job.check ? check(open(target, "rest")) : undefined;
+  if (!job.check) return undefined;
+  return check(hold(new DatabaseSync(uriOf(target, "rest"), { readOnly: true, ...CHECKED })));
 }
 
+/** Says what is damaged. What cannot be checked here, because its schema needs functions or collations of its owner's, is not damaged for that. */
 function check(database: DatabaseSync): string | undefined {
   try {
-    const row = database.prepare("PRAGMA quick_check(1)").get();
-    const said = String(row?.["quick_check"]);
-    return said === "ok" ? undefined : said;
+    database.exec("PRAGMA ignore_check_constraints = ON");
+    const rows = database.prepare(`PRAGMA quick_check(${MAX_FINDINGS})`).all();
+    const findings = rows.map((row) => String(row["quick_check"]));
+    return findings.find((finding) => finding !== "ok" && !RULES.test(finding));
   } catch (error) {
-    return (error as Error).message;
+    const found = failure(error);
+    return found.kind === "corrupt" || found.kind === "not_a_database" ? found.message : undefined;
   }
 }
 
@@ -116,7 +143,7 @@ function descriptors(): [number, string][] {
   return found;
 }
 
-function failure(error: unknown): Outcome {
+function failure(error: unknown): Failure {
   const code = (error as { errcode?: number }).errcode ?? 0;
   const { message } = error as Error;
   // The low byte is the kind of error, the rest says more about it.

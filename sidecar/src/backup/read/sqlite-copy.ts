@@ -35,8 +35,8 @@ export type CopyResult = { readonly tookMs: number } & (
       readonly file: OpenFile;
       readonly sizeBytes: number;
     }
-  /** No database for SQLite: to be read as any file. */
-  | { readonly kind: "plain" }
+  /** No database for SQLite, whatever its first bytes say. */
+  | { readonly kind: "plain"; readonly message: string }
   | { readonly kind: "corrupt"; readonly message: string }
   | { readonly kind: "busy"; readonly message: string }
 );
@@ -137,7 +137,11 @@ export class DatabaseCopier implements Disposable {
     }
     if (!isUntouched(dir, name, { before, log })) return lost("it is written all the time");
     const copy = { ...request, before: folder.dir.lstat(COPY_NAME), log, check: true };
-    return await this.#read(copy, { dir: folder.dir, name: COPY_NAME, mode: "own" });
+    const result = await this.#read(copy, { dir: folder.dir, name: COPY_NAME, mode: "own" });
+    // Whether a journal of several databases is put back depends on a file of theirs that goes when they are all written.
+    if (log?.kind !== "journal" || isUntouched(dir, name, { before, log })) return result;
+    if (result.kind === "copied") result.file[Symbol.dispose]();
+    return lost("it is written all the time");
   }
 
   async #read(
@@ -171,8 +175,8 @@ export class DatabaseCopier implements Disposable {
 
 function asResult(attempt: Attempt | undefined, path: string): CopyResult {
   if (attempt?.kind === "copied") return attempt;
-  if (attempt?.kind === "not_a_database") return { kind: "plain", tookMs: 0 };
   const message = `Cannot copy the database "${path}": ${attempt?.message ?? "it is written all the time"}`;
+  if (attempt?.kind === "not_a_database") return { kind: "plain", message, tookMs: 0 };
   return { kind: attempt?.kind === "corrupt" ? "corrupt" : "busy", message, tookMs: 0 };
 }
 

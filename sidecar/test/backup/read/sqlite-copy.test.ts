@@ -7,7 +7,6 @@ import {
   existsSync,
   lstatSync,
   mkdirSync,
-  mkdtempSync,
   readFileSync,
   readdirSync,
   renameSync,
@@ -15,118 +14,33 @@ import {
   symlinkSync,
   writeFileSync,
 } from "node:fs";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 
-import { Index } from "../../../src/backup/index.ts";
-import { COPIES_FOLDER, createIgnore } from "../../../src/backup/notice/ignore.ts";
+import { COPIES_FOLDER } from "../../../src/backup/notice/ignore.ts";
 import { CopyFolder, cleanCopies } from "../../../src/backup/read/copy-folder.ts";
-import { ReadContext, type ReadContextOptions } from "../../../src/backup/read/read-context.ts";
 import { readPath } from "../../../src/backup/read/reader.ts";
-import type { Reading } from "../../../src/backup/read/reading.ts";
-import { systemClock } from "../../../src/platform/clock.ts";
 import { Root } from "../../../src/volume/root.ts";
+import {
+  FILL,
+  copyOf,
+  databaseVolume,
+  opened,
+  otherProcess,
+  rowsOf,
+} from "../../support/databases.ts";
 import { tempDir } from "../../support/temp-dir.ts";
 import { until } from "../../support/until.ts";
 
 // Nearly all of these start processes, on machines that may be busy.
 setDefaultTimeout(60_000);
 
-interface Volume extends Disposable {
-  readonly path: string;
-  readonly index: Index;
-  readonly context: ReadContext;
-  readonly rests: Map<string, number>;
-}
-
-function volume(options: Partial<ReadContextOptions> = {}): Volume {
-  const path = mkdtempSync(join(tmpdir(), "sidecar-test-"));
-  const index = new Index(":memory:");
-  const root = new Root(path);
-  const rests = new Map<string, number>();
-  const context = new ReadContext({
-    root,
-    index,
-    ignore: createIgnore(),
-    clock: systemClock,
-    onRest: (name, ms) => rests.set(name, ms),
-    ...options,
-  });
-  return {
-    path,
-    index,
-    context,
-    rests,
-    [Symbol.dispose]() {
-      context[Symbol.dispose]();
-      root[Symbol.dispose]();
-      index[Symbol.dispose]();
-      rmSync(path, { recursive: true, force: true });
-    },
-  };
-}
-
-async function copyOf(reading: Reading): Promise<Buffer> {
-  if (reading.kind !== "changed") throw new Error(JSON.stringify(reading));
-  const { content } = reading;
-  if (content?.kind === "inline") return Buffer.from(content.bytes);
-  if (content?.kind !== "blob") throw new Error("no content");
-  const chunks: Uint8Array[] = [];
-  for await (const chunk of content.source.open()) chunks.push(chunk);
-  content.dispose();
-  return Buffer.concat(chunks);
-}
-
-/** Opens the copy as whoever gets it back would. */
-async function opened(reading: Reading, dir: string): Promise<Database> {
-  if (reading.kind === "changed" && reading.item.entry.type === "file") {
-    expect(reading.item.entry.sqlite).toBe(true);
-  }
-  const path = join(dir, `${crypto.randomUUID()}.db`);
-  writeFileSync(path, await copyOf(reading));
-  const database = new Database(path);
-  expect(database.query("PRAGMA integrity_check").values()).toEqual([["ok"]]);
-  return database;
-}
-
-function rowsOf(database: Database, table = "t"): number {
-  return database.query<{ n: number }, []>(`SELECT count(*) AS n FROM ${table}`).get()?.n ?? -1;
-}
-
-/** Makes a database in another process, which says "ready" and then does `rest`, for 20 s at most. */
-async function other(path: string, script: string, rest = "setTimeout(() => {}, 20_000)") {
-  const child = Bun.spawn(
-    [
-      process.execPath,
-      "-e",
-      `const { Database } = require("bun:sqlite"); const fs = require("node:fs");
-       const path = ${JSON.stringify(path)}; const db = new Database(path, { create: true }); globalThis.db = db;
-       ${script}; fs.writeSync(1, "ready\\n"); ${rest}`,
-    ],
-    { stdout: "pipe", stderr: "inherit" },
-  );
-  const reader = child.stdout.getReader();
-  const { done } = await reader.read();
-  if (done) throw new Error("The other process could not make the database");
-  return {
-    reader,
-    async [Symbol.asyncDispose]() {
-      child.kill("SIGKILL");
-      await child.exited;
-    },
-  };
-}
-
-const FILL = `db.run("CREATE TABLE t (id INTEGER PRIMARY KEY, x)");
-  db.transaction(() => { for (let i = 0; i < 500; i += 1) db.run("INSERT INTO t (x) VALUES (?)", ["y".repeat(300)]); })();`;
-
 test.each(["delete", "truncate", "persist", "wal"])(
   "readPath reads a database at rest in journal mode %s, and leaves nothing beside it",
   async (mode) => {
-    using data = volume();
+    using data = databaseVolume();
     const path = join(data.path, "x.db");
     {
-      await using _ = await other(
+      await using _ = await otherProcess(
         path,
         `db.run("PRAGMA journal_mode = ${mode}"); ${FILL} db.close()`,
       );
@@ -141,9 +55,9 @@ test.each(["delete", "truncate", "persist", "wal"])(
 );
 
 test("readPath reads what only the log holds, and leaves the log alone", async () => {
-  using data = volume();
+  using data = databaseVolume();
   const path = join(data.path, "agent.sqlite");
-  await using _ = await other(
+  await using _ = await otherProcess(
     path,
     `db.run("PRAGMA journal_mode = WAL"); db.run("PRAGMA wal_autocheckpoint = 0"); ${FILL}`,
   );
@@ -159,10 +73,10 @@ test("readPath reads what only the log holds, and leaves the log alone", async (
 });
 
 test("readPath reads a database whose writer was killed, without writing its log back", async () => {
-  using data = volume();
+  using data = databaseVolume();
   const path = join(data.path, "x.db");
   {
-    await using _ = await other(path, `db.run("PRAGMA journal_mode = WAL"); ${FILL}`);
+    await using _ = await otherProcess(path, `db.run("PRAGMA journal_mode = WAL"); ${FILL}`);
   }
   const before = readFileSync(`${path}-wal`);
   using copy = await opened(await readPath("x.db", data.context), data.path);
@@ -171,9 +85,9 @@ test("readPath reads a database whose writer was killed, without writing its log
 });
 
 test("readPath says same for a database that was not written", async () => {
-  using data = volume();
+  using data = databaseVolume();
   const path = join(data.path, "x.db");
-  await using _ = await other(path, `db.run("PRAGMA journal_mode = WAL"); ${FILL}`);
+  await using _ = await otherProcess(path, `db.run("PRAGMA journal_mode = WAL"); ${FILL}`);
   const first = await readPath("x.db", data.context);
   await copyOf(first);
   if (first.kind !== "changed") throw new Error(first.kind);
@@ -182,7 +96,7 @@ test("readPath says same for a database that was not written", async () => {
 });
 
 test("readPath keeps pages in their places: few of them change with a few rows", async () => {
-  using data = volume();
+  using data = databaseVolume();
   const path = join(data.path, "x.db");
   using db = new Database(path, { create: true });
   db.run("PRAGMA journal_mode = WAL");
@@ -210,9 +124,9 @@ test.each([
 ])(
   "readPath copies a database under a live writer in journal mode %s, with every row committed before",
   async (mode, sync) => {
-    using data = volume();
+    using data = databaseVolume();
     const path = join(data.path, "live.db");
-    await using writer = await other(
+    await using writer = await otherProcess(
       path,
       `db.run("PRAGMA busy_timeout = 10000"); db.run("PRAGMA journal_mode = ${mode}"); db.run("PRAGMA synchronous = ${sync}"); ${FILL}
      db.run("CREATE TABLE u (n INTEGER PRIMARY KEY, x)");`,
@@ -255,9 +169,9 @@ test.each([
 );
 
 test("readPath copies a large database page by page under a live writer", async () => {
-  using data = volume();
+  using data = databaseVolume();
   const path = join(data.path, "large.db");
-  await using writer = await other(
+  await using writer = await otherProcess(
     path,
     `db.run("PRAGMA journal_mode = WAL"); db.run("PRAGMA synchronous = OFF");
      db.run("CREATE TABLE t (id INTEGER PRIMARY KEY, x)");
@@ -271,10 +185,10 @@ test("readPath copies a large database page by page under a live writer", async 
 });
 
 test("readPath puts a hot journal back in a copy, never in the database", async () => {
-  using data = volume();
+  using data = databaseVolume();
   const path = join(data.path, "x.db");
   {
-    await using _ = await other(
+    await using _ = await otherProcess(
       path,
       `${FILL} db.run("PRAGMA cache_size = 5"); db.run("BEGIN"); db.run("UPDATE t SET x = 'half done' || randomblob(200)"); `,
     );
@@ -291,8 +205,8 @@ test("readPath puts a hot journal back in a copy, never in the database", async 
 test.each(["delete", "wal"])(
   "readPath reads a database that is locked for good in journal mode %s",
   async (mode) => {
-    using data = volume();
-    await using _ = await other(
+    using data = databaseVolume();
+    await using _ = await otherProcess(
       join(data.path, "x.db"),
       `db.run("PRAGMA locking_mode = EXCLUSIVE"); db.run("PRAGMA journal_mode = ${mode}"); ${FILL}`,
     );
@@ -302,9 +216,9 @@ test.each(["delete", "wal"])(
 );
 
 test("readPath skips a database that is locked and written all the time", async () => {
-  using data = volume();
+  using data = databaseVolume();
   const path = join(data.path, "x.db");
-  await using _ = await other(
+  await using _ = await otherProcess(
     path,
     `db.run("PRAGMA locking_mode = EXCLUSIVE"); db.run("PRAGMA journal_mode = WAL"); db.run("PRAGMA synchronous = OFF"); ${FILL}
      db.run("INSERT INTO t (x) VALUES (zeroblob(20000000))");`,
@@ -312,13 +226,18 @@ test("readPath skips a database that is locked and written all the time", async 
   );
   const reading = await readPath("x.db", data.context);
   expect(reading).toMatchObject({ kind: "skipped", path: "x.db", reason: "busy_database" });
+  // Should it be the check that made it too slow, the next time goes without.
+  expect(data.context.isCheckDue("x.db")).toBe(false);
 });
 
 test("readPath keeps the last good copy of a damaged database", async () => {
-  using data = volume();
+  using data = databaseVolume();
   const path = join(data.path, "x.db");
   {
-    await using _ = await other(path, `${FILL} db.run("CREATE INDEX i ON t (x)"); db.close()`);
+    await using _ = await otherProcess(
+      path,
+      `${FILL} db.run("CREATE INDEX i ON t (x)"); db.close()`,
+    );
   }
   const good = await readPath("x.db", data.context);
   if (good.kind !== "changed") throw new Error(good.kind);
@@ -340,7 +259,7 @@ test("readPath keeps the last good copy of a damaged database", async () => {
 });
 
 test("readPath checks a database once an hour", async () => {
-  using data = volume();
+  using data = databaseVolume();
   const path = join(data.path, "x.db");
   using db = new Database(path, { create: true });
   db.run("CREATE TABLE t (a)");
@@ -352,7 +271,7 @@ test("readPath checks a database once an hour", async () => {
 });
 
 test("readPath reads what only starts like a database as a file, and its neighbours too", async () => {
-  using data = volume();
+  using data = databaseVolume();
   const noise = Buffer.alloc(10_000, "encrypted ");
   const bytes = Buffer.concat([Buffer.from("SQLite format 3\0"), noise]);
   writeFileSync(join(data.path, "x.db"), bytes);
@@ -366,7 +285,7 @@ test("readPath reads what only starts like a database as a file, and its neighbo
 });
 
 test("readPath reads many databases with few processes", async () => {
-  using data = volume();
+  using data = databaseVolume();
   const names = Array.from({ length: 20 }, (_, i) => `x ?#%é${i}.db`);
   for (const name of names) {
     using db = new Database(join(data.path, name), { create: true });
@@ -381,7 +300,7 @@ test("readPath reads many databases with few processes", async () => {
 });
 
 test("readPath takes no database from outside, whatever is swapped meanwhile", async () => {
-  using data = volume();
+  using data = databaseVolume();
   using outside = tempDir();
   for (const dir of [join(outside.path, "d"), join(data.path, "d")]) {
     mkdirSync(dir);
@@ -428,13 +347,13 @@ test("readPath takes no database from outside, whatever is swapped meanwhile", a
 
 test.skipIf(process.getuid?.() !== 0)("readPath opens databases as the agent's user", async () => {
   const nobody = { uid: 65_534, gid: 65_534 };
-  using data = volume({ agent: nobody });
+  using data = databaseVolume({ agent: nobody });
   chmodSync(data.path, 0o755);
   mkdirSync(join(data.path, "d"));
   Bun.spawnSync(["chown", "65534:65534", join(data.path, "d")]);
   const path = join(data.path, "d", "x.db");
   {
-    await using _ = await other(path, `db.run("PRAGMA journal_mode = WAL"); ${FILL}`);
+    await using _ = await otherProcess(path, `db.run("PRAGMA journal_mode = WAL"); ${FILL}`);
   }
   rmSync(`${path}-shm`);
   Bun.spawnSync(["chown", "65534:65534", path, `${path}-wal`]);
@@ -455,9 +374,9 @@ test.skipIf(process.getuid?.() !== 0)("readPath opens databases as the agent's u
 });
 
 test("the process that reads databases sees none of our environment", async () => {
-  using data = volume();
+  using data = databaseVolume();
   const path = join(data.path, "x.db");
-  await using _ = await other(
+  await using _ = await otherProcess(
     path,
     `db.run("PRAGMA locking_mode = EXCLUSIVE"); db.run("PRAGMA journal_mode = WAL"); ${FILL}`,
   );
@@ -503,7 +422,7 @@ test("readPath reads a database on a volume that is full", () => {
 });
 
 test("cleanCopies removes what a killed process left, and follows no link", async () => {
-  using data = volume();
+  using data = databaseVolume();
   using outside = tempDir();
   writeFileSync(join(outside.path, "keep"), "x");
   using root = new Root(data.path);
@@ -529,7 +448,7 @@ function childrenOf(pid: number): string[] {
 }
 
 test("reading a database that was left with its log does not make it look changed", async () => {
-  using data = volume();
+  using data = databaseVolume();
   const live = join(data.path, "live.db");
   const writer = new Database(live, { create: true });
   writer.run("PRAGMA journal_mode = WAL");
