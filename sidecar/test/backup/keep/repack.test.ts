@@ -155,3 +155,39 @@ test("content that the store no longer has stays where it is said to be", async 
     extents: [{ commit: expect.anything() }],
   });
 });
+
+test("files that grew bit by bit are put together and stay what they are", async () => {
+  await using t = keptHistory();
+  await t.start();
+  const logs = [0, 1, 2, 3].map((n) => ({
+    path: `workspace/${n}.jsonl`,
+    text: `${n} ${BIG}${BIG}${BIG}${BIG}`,
+  }));
+  for (const { path, text } of logs) t.write(path, text);
+  await t.day();
+  for (let round = 0; round < 25; round += 1) {
+    for (const log of logs) {
+      log.text += `line ${round} ${"x".repeat(500)}\n`;
+      t.write(log.path, log.text);
+      await t.commit();
+    }
+  }
+  const pieces = (path: string): number => {
+    const entry = t.index.get(path)?.entry;
+    return entry?.type === "file" ? entry.extents.length : 0;
+  };
+  const before = logs.map(({ path }) => pieces(path));
+  expect(Math.min(...before)).toBeGreaterThan(16);
+  const position = await t.day();
+  expect(partsOf(t.memory.keys)).toHaveLength(0);
+  t.write("workspace/note", "so that there is something to commit");
+  expect(await t.day()).toBeGreaterThan(position);
+  expect(partsOf(t.memory.keys)).toHaveLength(1);
+  expect(Math.max(...logs.map(({ path }) => pieces(path)))).toBeLessThan(5);
+  const [log] = logs;
+  if (!log) throw new Error("there is no log");
+  log.text += "one more line\n";
+  t.write(log.path, log.text);
+  const last = await t.commit();
+  expect(await t.contentOf(last)).toEqual(new Map(t.files));
+});
