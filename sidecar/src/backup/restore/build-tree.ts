@@ -172,10 +172,11 @@ async function finish(
     signal?.throwIfAborted();
     await nextTurn();
   };
-  const add = (entry: Entry, inode?: string): void => {
+  const add = (entry: Entry, inode?: string, blocks?: Uint8Array): void => {
     const gone = lost.has(entry.path);
     const stamp = gone ? UNRESTORED : (stampOf(staging.lstat(entry.path)) ?? "");
-    items.push({ entry, stamp, racy: false, ...(inode === undefined ? {} : { inode }) });
+    const known = { ...(inode === undefined ? {} : { inode }), ...(blocks ? { blocks } : {}) };
+    items.push({ entry, stamp, racy: false, ...known });
   };
   for (const { entry } of plan.refused) add(entry);
   for (const file of plan.files) {
@@ -183,7 +184,8 @@ async function finish(
       for (const link of file.links) staging.link(link, file.entry.path);
     }
     const inode = file.links.length > 0 ? inodeOf(file, options) : undefined;
-    for (const name of namesOf(file)) add(name, inode);
+    const blocks = staging.blocksOf(file.entry.path);
+    for (const name of namesOf(file)) add(name, inode, blocks);
     await pause();
   }
   for (const entry of plan.symlinks) {

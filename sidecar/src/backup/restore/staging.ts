@@ -19,6 +19,7 @@ import { Dir, type Owner } from "../../volume/dir.ts";
 import { setTimes } from "../../volume/ns-times.ts";
 import { removeTree } from "../../volume/remove-tree.ts";
 import { isVolumeError, volumeError } from "../../volume/volume-error.ts";
+import { BlockHasher, MIN_BLOCKS_BYTES } from "../format/blocks.ts";
 import type { FileEntry } from "../format/format.ts";
 import { parentOf } from "../history/fold.ts";
 import type { DirectoryEntry, RestorePlan, SymlinkEntry } from "./restore-plan.ts";
@@ -40,6 +41,8 @@ export class Staging implements Disposable {
   /** By path, the one used last at the end. */
   readonly #dirs = new Map<string, Dir>();
   readonly #base: Dir;
+  /** By path, of each larger file that is staged. */
+  readonly #blocks = new Map<string, Uint8Array>();
 
   /** `base` stays the caller's. */
   constructor(base: Dir, options: { readonly owner?: Owner | undefined } = {}) {
@@ -87,7 +90,7 @@ export class Staging implements Disposable {
     try {
       const fd = dir.openFile(name);
       try {
-        same = (await hashOf(fd, entry.size)) === entry.sha256;
+        same = await this.#isContent(fd, entry);
         if (same) this.#dress(fd, entry);
       } finally {
         closeSync(fd);
@@ -102,7 +105,7 @@ export class Staging implements Disposable {
 
   /** Makes a file of content that is in hand. Returns false, and leaves nothing, where it is not that of `entry`. */
   writeNow(entry: FileEntry, pieces: readonly Uint8Array[]): boolean {
-    if (hashOfPieces(pieces) !== entry.sha256) return false;
+    if (!this.#isContentOf(entry, pieces)) return false;
     const { dir, name } = this.#place(entry.path);
     const fd = dir.create(name, 0o600);
     try {
@@ -149,7 +152,7 @@ export class Staging implements Disposable {
     try {
       const stat = fstatSync(fd, { bigint: true });
       if (Number(stat.size) !== entry.size || stat.nlink > 1n) return false;
-      if ((await hashOf(fd, entry.size)) !== entry.sha256) return false;
+      if (!(await this.#isContent(fd, entry))) return false;
       const { dir, name } = this.#place(entry.path);
       from.dir.rename(from.name, dir, name);
       const taken = dir.lstat(name);
@@ -210,6 +213,11 @@ export class Staging implements Disposable {
     }
   }
 
+  /** The hashes of the blocks of a larger file that is staged here; undefined of any other. */
+  blocksOf(path: string): Uint8Array | undefined {
+    return this.#blocks.get(path);
+  }
+
   lstat(path: string): BigIntStats {
     const { dir, name } = this.#place(path);
     return dir.lstat(name);
@@ -248,19 +256,46 @@ export class Staging implements Disposable {
     fd: number,
     { entry, pieces }: { readonly entry: FileEntry; readonly pieces: AsyncIterable<Uint8Array> },
   ): Promise<boolean> {
-    const hasher = new Bun.CryptoHasher("sha256");
-    let size = 0;
+    const content = new ContentHasher(entry);
     for await (const piece of pieces) {
-      size += piece.byteLength;
+      content.update(piece);
       // More than the entry says is wrong already; the disk need not take all of it.
-      if (size > entry.size) return false;
-      hasher.update(piece);
+      if (content.size > entry.size) return false;
       for (let done = 0; done < piece.byteLength;) {
         const left = piece.byteLength - done;
         done += (await writeLater(fd, piece, done, left, null)).bytesWritten;
       }
     }
-    return size === entry.size && hasher.digest("hex") === entry.sha256;
+    return this.#isWhole(entry, content);
+  }
+
+  /** True if the open file holds the content of `entry` and nothing beyond. */
+  async #isContent(fd: number, entry: FileEntry): Promise<boolean> {
+    const content = new ContentHasher(entry);
+    const buffer = Buffer.allocUnsafe(Math.min(CHUNK_BYTES, entry.size + 1));
+    while (content.size <= entry.size) {
+      const { bytesRead } = await readLater(fd, buffer, 0, buffer.length, content.size);
+      if (bytesRead === 0) break;
+      content.update(buffer.subarray(0, bytesRead));
+    }
+    return this.#isWhole(entry, content);
+  }
+
+  #isContentOf(entry: FileEntry, pieces: readonly Uint8Array[]): boolean {
+    const [only] = pieces;
+    // One call and no object where there is one small piece, as nearly always.
+    if (only && pieces.length === 1 && entry.size < MIN_BLOCKS_BYTES)
+      return Bun.CryptoHasher.hash("sha256", only, "hex") === entry.sha256;
+    const content = new ContentHasher(entry);
+    for (const piece of pieces) content.update(piece);
+    return this.#isWhole(entry, content);
+  }
+
+  #isWhole(entry: FileEntry, content: ContentHasher): boolean {
+    const { size, sha256, blocks } = content.finish();
+    if (size !== entry.size || sha256 !== entry.sha256) return false;
+    if (blocks) this.#blocks.set(entry.path, blocks);
+    return true;
   }
 
   /** Owner first: a change of owner takes permission bits away. */
@@ -298,24 +333,27 @@ function statOrMissing(dir: Dir, name: string): BigIntStats | undefined {
   }
 }
 
-function hashOfPieces(pieces: readonly Uint8Array[]): string {
-  const [only] = pieces;
-  // One call and no object where there is one piece, as nearly always.
-  if (only && pieces.length === 1) return Bun.CryptoHasher.hash("sha256", only, "hex");
-  const hasher = new Bun.CryptoHasher("sha256");
-  for (const piece of pieces) hasher.update(piece);
-  return hasher.digest("hex");
-}
+/** Hashes a content, and its blocks where it is a larger one. */
+class ContentHasher {
+  readonly #whole = new Bun.CryptoHasher("sha256");
+  readonly #blocks: BlockHasher | undefined;
+  size = 0;
 
-/** The hash of the first `size` bytes of an open file, and of one more if there is one. */
-async function hashOf(fd: number, size: number): Promise<string> {
-  const hasher = new Bun.CryptoHasher("sha256");
-  const buffer = Buffer.allocUnsafe(Math.min(CHUNK_BYTES, size + 1));
-  for (let at = 0; at <= size;) {
-    const { bytesRead } = await readLater(fd, buffer, 0, buffer.length, at);
-    if (bytesRead === 0) break;
-    hasher.update(buffer.subarray(0, bytesRead));
-    at += bytesRead;
+  constructor(entry: FileEntry) {
+    this.#blocks = entry.size >= MIN_BLOCKS_BYTES ? new BlockHasher() : undefined;
   }
-  return hasher.digest("hex");
+
+  update(bytes: Uint8Array): void {
+    this.#whole.update(bytes);
+    this.#blocks?.update(bytes);
+    this.size += bytes.byteLength;
+  }
+
+  finish(): {
+    readonly size: number;
+    readonly sha256: string;
+    readonly blocks?: Uint8Array | undefined;
+  } {
+    return { size: this.size, sha256: this.#whole.digest("hex"), blocks: this.#blocks?.finish() };
+  }
 }
