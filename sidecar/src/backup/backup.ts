@@ -102,6 +102,8 @@ export class Backup {
       ...options,
       dirty,
       read: (path) => readPath(path, this.#context),
+      isDatabase: (path) => this.#context.isDatabase(path),
+      onEnding: () => this.#context[Symbol.dispose](),
       scan: (request) => this.#scan(request),
       probe: (signal) => probeConditionalPut(store, keys.probe, { signal, clock }),
       refuse: () => this.#refuse(),

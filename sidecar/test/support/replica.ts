@@ -45,6 +45,8 @@ export function replica(options: ReplicaOptions) {
     index,
     dirty,
     read: (path) => readPath(path, context),
+    isDatabase: (path) => context.isDatabase(path),
+    onEnding: () => context[Symbol.dispose](),
     scan: async (request) =>
       scan(root, {
         index,

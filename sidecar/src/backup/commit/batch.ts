@@ -38,16 +38,20 @@ export interface Batch {
 export interface CollectOptions {
   /** Takes up to so many paths; none when there are no more. */
   readonly take: (limit: number) => Promise<readonly string[]>;
-  readonly read: (path: string) => Promise<Reading>;
+  /** Undefined where it takes long, and is no more of this batch. */
+  readonly read: (path: string) => Promise<Reading | undefined>;
+  /** What was read before. Disposed on a throw, as all of it. */
+  readonly first?: readonly Reading[];
   readonly limits?: BatchLimits;
   readonly signal: AbortSignal;
 }
 
 /** Reads paths until there are none left or the batch is full. On a throw what was read is disposed; the paths taken are the caller's to put back. */
 export async function collectBatch(options: CollectOptions): Promise<Batch> {
-  const { take, read, signal, limits = BATCH_LIMITS } = options;
+  const { take, read, first = [], signal, limits = BATCH_LIMITS } = options;
   const sum = new Sum(limits);
-  const readings: Reading[] = [];
+  const readings: Reading[] = [...first];
+  for (const reading of first) sum.add(reading);
   try {
     while (!sum.full) {
       signal.throwIfAborted();
@@ -55,7 +59,7 @@ export async function collectBatch(options: CollectOptions): Promise<Batch> {
       if (paths.length === 0) break;
       const answers = await Promise.allSettled(paths.map(read));
       for (const answer of answers) {
-        if (answer.status === "rejected") continue;
+        if (answer.status === "rejected" || !answer.value) continue;
         readings.push(answer.value);
         sum.add(answer.value);
       }

@@ -1,17 +1,30 @@
-/** Those who wait until everything that is dirty by now is durable. */
-export class Flushes {
-  #waiting: { left: number; readonly resolve: () => void; readonly reject: (e: Error) => void }[] =
-    [];
+import type { Wanted } from "../notice/dirty.ts";
 
-  get pending(): boolean {
-    return this.#waiting.length > 0;
+interface Waiter {
+  /** What changed later is not waited for. */
+  readonly since: number;
+  /** Paths that could not be sent meanwhile: tried again, but not waited for. */
+  readonly failed: Set<string>;
+  readonly resolve: () => void;
+  readonly reject: (error: Error) => void;
+}
+
+/** Those who wait until everything that had changed by a moment is durable. */
+export class Flushes {
+  #waiting: Waiter[] = [];
+
+  /** What somebody waits for; undefined where nobody does. */
+  get wanted(): Wanted | undefined {
+    const waiters = this.#waiting;
+    if (waiters.length === 0) return undefined;
+    return (path, since) => waiters.some((waiter) => isWanted(waiter, path, since));
   }
 
-  /** Resolves once `paths` more paths went through, or none is left. Rejects with the signal's reason, or as `fail` says. */
-  async wait(paths: number, signal: AbortSignal): Promise<void> {
+  /** Resolves once `advance` finds nothing that had changed by `since`. Rejects with the signal's reason, or as `fail` says. */
+  async wait(since: number, signal: AbortSignal): Promise<void> {
     signal.throwIfAborted();
     const { promise, resolve, reject } = Promise.withResolvers<void>();
-    const waiter = { left: paths, resolve, reject };
+    const waiter = { since, failed: new Set<string>(), resolve, reject };
     const onAbort = (): void => reject(signal.reason as Error);
     signal.addEventListener("abort", onAbort, { once: true });
     this.#waiting.push(waiter);
@@ -23,20 +36,23 @@ export class Flushes {
     }
   }
 
-  /** So many paths are durable now, or turned out to need nothing. */
-  advance(paths: number): void {
-    for (const waiter of this.#waiting) {
-      waiter.left -= paths;
-      if (waiter.left <= 0) waiter.resolve();
-    }
+  /** These paths could not be sent. */
+  excuse(paths: Iterable<string>): void {
+    for (const path of paths) for (const { failed } of this.#waiting) failed.add(path);
   }
 
-  /** Nothing is dirty any more. */
-  finish(): void {
-    for (const waiter of this.#waiting) waiter.resolve();
+  /** Lets those go for whom nothing is owed any more. */
+  advance(owes: (wanted: Wanted) => boolean): void {
+    for (const waiter of this.#waiting) {
+      if (!owes((path, since) => isWanted(waiter, path, since))) waiter.resolve();
+    }
   }
 
   fail(error: Error): void {
     for (const waiter of this.#waiting) waiter.reject(error);
   }
+}
+
+function isWanted(waiter: Waiter, path: string, since: number): boolean {
+  return since <= waiter.since && !waiter.failed.has(path);
 }

@@ -28,6 +28,10 @@ export interface ReplicatorOptions {
   /** Whoever owns it calls `wake` when something is due. */
   readonly dirty: DirtyPaths;
   readonly read: (path: string) => Promise<Reading>;
+  /** True while this path is read as a database, which is not waited for for long. */
+  readonly isDatabase?: (path: string) => boolean;
+  /** Told when nothing more will be read; what is being read then should end soon. */
+  readonly onEnding?: () => void;
   readonly scan: (request: ScanRequest) => Promise<ScanResult>;
   readonly clock: Clock;
   readonly log: Logger;

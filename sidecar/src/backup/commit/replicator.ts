@@ -49,7 +49,7 @@ export class Replicator {
 
   constructor(options: ReplicatorOptions) {
     this.#options = options;
-    const { clock, random, log, dirty, read, scan } = options;
+    const { clock, random, log, dirty, scan } = options;
     this.#bell = new Bell(clock);
     this.#standing = new Standing({
       ...options,
@@ -69,7 +69,12 @@ export class Replicator {
       onFound: (paths) => dirty.found(paths),
       onOutcome: (halt) => this.#standing.setTree(halt),
     });
-    this.#intake = new Intake({ dirty, read, scan, scans: this.#scans });
+    this.#intake = new Intake({
+      ...options,
+      scans: this.#scans,
+      isDatabase: (path) => options.isDatabase?.(path) ?? false,
+      onLate: () => this.#bell.ring(),
+    });
     this.#committer = new Committer({ ...options, patience: this.#patience });
     this.#guard = new Guard({
       ...options,
@@ -96,6 +101,7 @@ export class Replicator {
     if (this.#running === undefined) return;
     if (!this.#ending.signal.aborted && !this.#standing.isFinal) {
       this.#patience.hurry();
+      this.#intake.hurry();
       try {
         await this.flush(signal);
       } catch (error) {
@@ -126,7 +132,7 @@ export class Replicator {
     try {
       await this.#scans.fresh(both);
       this.#checkAble();
-      const done = this.#flushes.wait(this.#pendingFiles(), both);
+      const done = this.#flushes.wait(this.#options.clock.monotonic(), both);
       this.#bell.ring();
       await done;
     } catch (error) {
@@ -198,8 +204,10 @@ export class Replicator {
         }
       }
     } finally {
+      this.#options.onEnding?.();
       const ahead = await this.#ahead?.catch(() => undefined);
       if (ahead) dispose(ahead.batch.readings);
+      await this.#intake.end();
       await this.#options.checkpoints?.ended();
     }
   }
@@ -233,11 +241,10 @@ export class Replicator {
   #untilWorkMs(): number | undefined {
     const { dirty, clock, index, budget = DAILY_BUDGET } = this.#options;
     if (this.#ahead) return 0;
-    if (this.#flushes.pending) {
-      if (dirty.size > 0) return 0;
-      this.#flushes.finish();
-    }
-    const due = dirty.nextDueMs();
+    this.#flushes.advance((wanted) => dirty.owes(wanted));
+    const { wanted } = this.#flushes;
+    if (wanted && (this.#intake.hasLate || dirty.waitsFor(wanted))) return 0;
+    const due = this.#intake.hasLate ? 0 : dirty.nextDueMs();
     // A backlog is not kept waiting: it makes few commits, and large ones.
     if (due === undefined || this.#backlog || this.#lastCommit === undefined) return due;
     const now = clock.now();
@@ -281,7 +288,7 @@ export class Replicator {
   }
 
   async #take(signal: AbortSignal): Promise<Taken> {
-    return this.#intake.take({ all: this.#flushes.pending, signal });
+    return this.#intake.take({ also: this.#flushes.wanted, signal });
   }
 
   async #after(
@@ -300,14 +307,15 @@ export class Replicator {
       this.#skipped.fail(path);
       log.warn({ path, error }, "Cannot send a file; it is tried again");
     }
-    if (!this.#ahead) onRecorded?.();
+    if (!this.#ahead && this.#intake.reading === 0) onRecorded?.();
     if (result.kind === "committed") {
       this.#lastCommit = clock.monotonic();
       await lastSync?.write(result.header);
       const settled = dirty.size === 0 && !this.#ahead;
       this.#options.checkpoints?.consider({ bytes: result.commitBytes, settled }, signal);
     }
-    this.#flushes.advance(items.length);
+    this.#flushes.excuse(result.failures.map(({ path }) => path));
+    this.#flushes.advance((wanted) => dirty.owes(wanted));
   }
 
   #onStanding(obstacle: Error | undefined): void {

@@ -15,6 +15,9 @@ export interface DirtyItem {
   readonly since: number;
 }
 
+/** Says of a path, and since when it is dirty, whether it is asked for. */
+export type Wanted = (path: string, since: number) => boolean;
+
 export interface DirtySetOptions {
   readonly clock: Clock;
   /** Called when something has become due, once until the next `take`. */
@@ -78,13 +81,18 @@ export class DirtySet {
   }
 
   /**
-   * What is due, at most `limit`, the most precious first; with `all` also what is not quiet or rests, for a last commit.
+   * What is due, at most `limit`, the most precious first; with it what `also` asks for, though it is not quiet or rests.
    * It counts as not durable until `settled` or `putBack`.
    */
-  take(limit: number, { all = false }: { readonly all?: boolean } = {}): DirtyItem[] {
+  take(
+    limit: number,
+    { also = nothing }: { readonly also?: Wanted | undefined } = {},
+  ): DirtyItem[] {
     const now = this.#clock.monotonic();
     const items: DirtyItem[] = [];
-    const due = [...this.#hints.values()].filter((hint) => all || this.#dueAt(hint) <= now);
+    const due = [...this.#hints.values()].filter(
+      (hint) => this.#dueAt(hint) <= now || also(hint.path, hint.since),
+    );
     for (const [rank, found] of this.#found.entries()) {
       for (const hint of due) {
         if (items.length >= limit) break;
@@ -94,13 +102,14 @@ export class DirtySet {
       }
       for (const [path, since] of found) {
         if (items.length >= limit) break;
-        if (!all && this.#restOf(path) > now) continue;
+        if (this.#restOf(path) > now && !also(path, since)) continue;
         found.delete(path);
         items.push({ path, kind: "path", since });
       }
     }
     // Everything else must be out of the way first, or the scan would find it all again.
-    if (items.length === 0 && this.#overflow !== undefined && this.size === 1 && limit > 0) {
+    const isLast = this.size === 1 || also("", this.#overflow ?? Infinity);
+    if (items.length === 0 && this.#overflow !== undefined && isLast && limit > 0) {
       items.push({ path: "", kind: "tree", since: this.#overflow });
       this.#overflow = undefined;
     }
@@ -109,6 +118,21 @@ export class DirtySet {
     this.#timer = undefined;
     this.#arm();
     return items;
+  }
+
+  /** True if anything that was not taken is wanted. */
+  waitsFor(wanted: Wanted): boolean {
+    for (const { path, since } of this.#hints.values()) if (wanted(path, since)) return true;
+    for (const rank of this.#found) {
+      for (const [path, since] of rank) if (wanted(path, since)) return true;
+    }
+    return this.#overflow !== undefined && wanted("", this.#overflow);
+  }
+
+  /** True if anything that is not durable is wanted, taken or not. */
+  owes(wanted: Wanted): boolean {
+    for (const { path, since } of this.#taken) if (wanted(path, since)) return true;
+    return this.waitsFor(wanted);
   }
 
   /** What was taken is durable now, or needs no more: gone, unchanged, scanned, or skipped. */
@@ -214,6 +238,10 @@ export class DirtySet {
     this.#timer = undefined;
     this.#arm();
   }
+}
+
+function nothing(): boolean {
+  return false;
 }
 
 /** 0: databases, which the gateway lives in. 1: the agent's own files. 2: the rest. */

@@ -65,6 +65,7 @@ export class ReadContext implements Disposable {
   readonly #restless = new Set<string>();
   readonly #checked = new Map<string, number>();
   readonly #links = new Map<string, string>();
+  readonly #databases = new Set<string>();
 
   constructor(options: ReadContextOptions) {
     this.root = options.root;
@@ -139,6 +140,21 @@ export class ReadContext implements Disposable {
   setRestless(path: string, restless: boolean): void {
     if (!restless) this.#restless.delete(path);
     else if (this.#restless.size < MAX_REMEMBERED) this.#restless.add(path);
+  }
+
+  /** True while `path` is read as a database. */
+  isDatabase(path: string): boolean {
+    return this.#databases.has(path);
+  }
+
+  /** The answer of `work`, during which `path` is read as a database. */
+  async asDatabase<T>(path: string, work: () => Promise<T>): Promise<T> {
+    this.#databases.add(path);
+    try {
+      return await work();
+    } finally {
+      this.#databases.delete(path);
+    }
   }
 
   /** True if the database at `path` was not checked within the hour. */

@@ -114,7 +114,7 @@ async function readFile(place: Place, context: ReadContext): Promise<Reading> {
     );
   }
   if (isSqliteHeader(readStart(open.fd, HEADER_BYTES))) {
-    const reading = await readDatabase(place, before, context);
+    const reading = await context.asDatabase(path, () => readDatabase(place, before, context));
     if (reading) return reading;
   }
   const stamp = stampOf(before) ?? "";

@@ -172,8 +172,8 @@ test("DirtySet gives whatever waits when all of it is asked for", () => {
   dirty.hint("t", "tree");
   dirty.found(["big.db"]);
   dirty.rest("big.db", 10_000);
-  expect(dirty.take(2, { all: true }).length).toBe(2);
-  expect(dirty.take(9, { all: true }).length).toBe(1);
+  expect(dirty.take(2, { also: () => true }).length).toBe(2);
+  expect(dirty.take(9, { also: () => true }).length).toBe(1);
   expect(dirty.size).toBe(0);
 });
 

@@ -74,7 +74,7 @@ test.each([1, 2, 3])(
       });
     /** Reads what is due and puts it into the index, as a commit that is durable at once. */
     const step = async (all: boolean): Promise<number> => {
-      const items = dirty.take(64, { all });
+      const items = dirty.take(64, { also: () => all });
       const entries: IndexedEntry[] = [];
       const deleted: string[] = [];
       for (const item of items) {
