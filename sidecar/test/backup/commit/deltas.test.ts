@@ -10,6 +10,7 @@ import {
   readFileSync,
   readdirSync,
   renameSync,
+  rmSync,
   statSync,
   truncateSync,
   writeFileSync,
@@ -19,7 +20,9 @@ import { join } from "node:path";
 
 import { bootVolume } from "../../../src/backup/boot/boot.ts";
 import { Committer, type CommitResult } from "../../../src/backup/commit/committer.ts";
-import { keys, type FileEntry } from "../../../src/backup/format/format.ts";
+import { encodePart } from "../../../src/backup/format/codec.ts";
+import { keys, partKey, type FileEntry } from "../../../src/backup/format/format.ts";
+import { encodeManifest } from "../../../src/backup/format/manifest.ts";
 import { Contents } from "../../../src/backup/history/contents.ts";
 import { foldTree, readCommit } from "../../../src/backup/history/history.ts";
 import { Index } from "../../../src/backup/index.ts";
@@ -371,6 +374,61 @@ test("a restored machine goes on with deltas, and its files are those of the fir
     if (reading.kind !== "changed") throw new Error(reading.kind);
     expect(reading.content).toMatchObject({ kind: "delta", fresh: { bytes: Buffer.from("more") } });
   }
+});
+
+test("the shell in the description of the format puts deltas, blobs, commits and parts together", async () => {
+  await using t = bench();
+  const path = "a \\ b\t'c\nd";
+  writeFileSync(t.at(path), pseudoRandom(MIB));
+  await t.sync(path);
+  for (let n = 1; n <= 3; n += 1) {
+    appendFileSync(t.at(path), `line ${n}\n`);
+    overwrite(t.at(path), n * 200 * KIB, Buffer.from("edited"));
+    await t.sync(path);
+  }
+  const { headers, entry } = { headers: t.index.headersAfter(0), entry: t.entry(path) };
+  const header = headers.at(-1);
+  if (!header) throw new Error("no commit");
+  // As a checkpoint says it that has moved the first new bytes.
+  const first = entry.extents.findIndex(({ commit }) => commit === 2);
+  const { member, offset, length } = entry.extents[first] ?? {};
+  const content = readFileSync(t.at(path));
+  const before = entry.extents.slice(0, first).reduce((sum, extent) => sum + extent.length, 0);
+  expect(member).toBe(`delta/${path}`);
+  const bytes = Buffer.concat([Buffer.alloc(Number(offset)), content.subarray(before)]);
+  const part = partKey(header.position, 1);
+  const moved = { part, member: String(member), offset: Number(offset), length: Number(length) };
+  const extents = entry.extents.toSpliced(first, 1, moved);
+  const manifest = await encodeManifest({ ...header, entryCount: 1, commits: headers }, [
+    { ...entry, extents },
+  ]);
+  const backup = join(t.dir.path, "store/users/u/backup");
+  const write = (key: string, bytes: Uint8Array): void => {
+    mkdirSync(join(backup, key, ".."), { recursive: true });
+    writeFileSync(join(backup, key), bytes);
+  };
+  for (const key of t.memory.keys) write(key, await t.memory.get(key));
+  const description = readFileSync(
+    join(import.meta.dir, "../../../../docs/backup-format.md"),
+    "utf8",
+  );
+  const [, shell = ""] = /```sh\n(.*?)```/s.exec(description) ?? [];
+  const assigned = /^path=.*$/m;
+  expect(shell).toMatch(assigned);
+  const quoted = `path='${path.replaceAll("'", String.raw`'\''`)}'`;
+  const env = { ...process.env, STORE: join(t.dir.path, "store"), USER_ID: "u" };
+  const run = (): string => {
+    const script = shell.replace(assigned, () => quoted);
+    const { stdout, stderr } = Bun.spawnSync(["sh", "-euc", script], { env, stderr: "pipe" });
+    expect(stderr.toString()).toBe("");
+    expect(readFileSync(join(backup, "content")).equals(content)).toBe(true);
+    return stdout.toString();
+  };
+  expect(run()).toBe("content: OK\n");
+  write(part, await encodePart(new Map([[String(member), bytes]]), { timeMs: 0 }));
+  write(keys.manifest(header.position), manifest);
+  rmSync(join(backup, keys.commit(2)));
+  expect(run()).toBe("content: OK\n");
 });
 
 test("a delta leaves no file open", async () => {
