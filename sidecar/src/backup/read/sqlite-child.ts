@@ -1,4 +1,11 @@
-import { readdirSync, readlinkSync, statSync, writeFileSync, writeSync } from "node:fs";
+import {
+  ftruncateSync,
+  readdirSync,
+  readlinkSync,
+  statSync,
+  writeFileSync,
+  writeSync,
+} from "node:fs";
 import { DatabaseSync, backup } from "node:sqlite";
 
 import type { ChildAnswer, ChildJob } from "./sqlite-process.ts";
@@ -34,6 +41,7 @@ type Outcome = { readonly kind: "copied" } | Failure;
 const held: DatabaseSync[] = [];
 
 goFirst();
+writeSync(1, "ready\n");
 for (const job of JSON.parse(process.argv[2] ?? "[]") as ChildJob[]) answer(await run(job));
 // An ordinary exit could close them.
 process.kill(process.pid, "SIGKILL");
@@ -81,6 +89,8 @@ function hold(database: DatabaseSync): DatabaseSync {
 /** Writes the whole database into the open file `job.output`. Returns what is damaged, if it was asked. */
 function serialize(database: DatabaseSync, job: ChildJob): string | undefined {
   const bytes = database.serialize();
+  // A process that was ended may have begun.
+  ftruncateSync(job.output, 0);
   for (let offset = 0; offset < bytes.length;) {
     offset += writeSync(job.output, bytes, offset, bytes.length - offset, offset);
   }

@@ -8,7 +8,8 @@ import { isHotJournal, logOf, type Log } from "../notice/sqlite-file.ts";
 import { stampOf } from "../stamp.ts";
 import { COPY_NAME, CopyFolder } from "./copy-folder.ts";
 import { OpenFile } from "./open-file.ts";
-import { SqliteProcess, type ChildAnswer, type ChildJob } from "./sqlite-process.ts";
+import type { ChildAnswer, ChildJob } from "./sqlite-process.ts";
+import { SqliteQueue } from "./sqlite-queue.ts";
 
 /** Up to this size a database is copied in memory, above it page by page into a file. Source: backup.md, "Read consistently". */
 const SERIALIZE_BYTES = 64 * 1024 * 1024;
@@ -57,12 +58,12 @@ type Attempt = Exclude<ChildAnswer, { kind: "copied" }> | Extract<CopyResult, { 
 /** Copies databases that others are using, through SQLite, in a process of its own. */
 export class DatabaseCopier implements Disposable {
   readonly #options: DatabaseCopierOptions;
-  readonly #process: SqliteProcess;
+  readonly #queue: SqliteQueue;
   readonly #stop = new AbortController();
 
   constructor(options: DatabaseCopierOptions) {
     this.#options = options;
-    this.#process = new SqliteProcess({
+    this.#queue = new SqliteQueue({
       clock: options.clock,
       user: options.agent,
       signal: this.#stop.signal,
@@ -155,7 +156,7 @@ export class DatabaseCopier implements Disposable {
     if (isLarge && !hasRoom(sizeBytes)) return lost("the volume has no room for a copy");
     using large = isLarge ? new CopyFolder(root, agent) : undefined;
     using output = new OpenFile(createStaging(isLarge ? 0 : sizeBytes));
-    const answer = await this.#process.ask({
+    const answer = await this.#queue.ask({
       job: {
         name: source.name,
         inode: `${before.dev}:${before.ino}`,

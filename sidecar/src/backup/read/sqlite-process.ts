@@ -5,8 +5,6 @@ import type { Owner } from "../../volume/dir.ts";
 import type { Dir } from "../../volume/dir.ts";
 import type { OpenFile } from "./open-file.ts";
 
-/** Databases that one process reads. */
-const BATCH = 16;
 /** What starting a process, the slowest disk and waiting for a lock may take, for each database. */
 const MIN_LIMIT_MS = 14_000;
 const BYTES_PER_MS = 4 * 1024;
@@ -14,6 +12,8 @@ const BYTES_PER_MS = 4 * 1024;
 const MAX_OUTPUT_BYTES = 256 * 1024;
 /** What a process said last has arrived by then. */
 const AFTER_EXIT_MS = 200;
+/** Said by a process before it looks at its first database. */
+const READY = "ready";
 /** The child's first descriptor after the three standard ones. */
 const FIRST_FD = 3;
 
@@ -66,129 +66,116 @@ export interface SqliteProcessOptions {
   readonly signal: AbortSignal;
 }
 
-interface Waiting {
+/** Where the answers go. */
+export interface Answering {
   readonly question: Question;
-  readonly resolve: (answer: ChildAnswer) => void;
+  readonly answer: (answer: ChildAnswer) => void;
 }
 
-interface Ended {
+interface RunOptions extends SqliteProcessOptions {
+  /** Called once for a question that is not answered after so long; true ends the process. */
+  readonly slow: { readonly afterMs: number; readonly evict: (behind: number) => boolean };
+}
+
+/** How a process ended: how many answers it gave, in the order of the questions. */
+export interface Ended {
   readonly answered: number;
+  /** Why there are not more. */
   readonly reason: string;
+  /** How long it was at the first one that it did not answer. */
   readonly tookMs: number;
+  /** True where that one was slow, and `evict` said so. */
+  readonly evicted: boolean;
 }
 
-/** Asks short-lived processes about databases: one process at a time, and what is asked meanwhile goes to the next together. */
-export class SqliteProcess {
-  readonly #options: SqliteProcessOptions;
-  #waiting: Waiting[] = [];
-  #running = false;
-
-  constructor(options: SqliteProcessOptions) {
-    this.#options = options;
+/** Puts questions to a process of their own. Resolves when it has ended; never rejects. */
+export async function runProcess(
+  batch: readonly Answering[],
+  { clock, user, signal, slow }: RunOptions,
+): Promise<Ended> {
+  let answered = 0;
+  let evicted = false;
+  let since = clock.monotonic();
+  let reason = "the process that reads databases ended without an answer";
+  const ended = (): Ended => ({ answered, reason, tookMs: clock.monotonic() - since, evicted });
+  if (signal.aborted) return { ...ended(), reason: "the reader was stopped" };
+  let child: SqliteChild;
+  try {
+    child = spawn(batch, user);
+  } catch (error) {
+    return { ...ended(), reason: String(error) };
   }
+  const kill = (why: string): void => {
+    reason = why;
+    child.kill("SIGKILL");
+  };
+  const timers: (() => void)[] = [];
+  const cancel = (): void => {
+    for (const end of timers.splice(0)) end();
+  };
+  const next = (options: { readonly isReady: boolean }): void => {
+    cancel();
+    since = clock.monotonic();
+    const { question } = batch[answered] ?? {};
+    if (!question) return;
+    const limitMs = MIN_LIMIT_MS + question.sizeBytes / BYTES_PER_MS;
+    timers.push(
+      clock.after(limitMs, () => kill(`not read within ${Math.round(limitMs / 1000)} s`)),
+    );
+    if (!options.isReady) return;
+    timers.push(
+      clock.after(slow.afterMs, () => {
+        evicted = slow.evict(batch.length - answered - 1);
+        if (evicted) kill("it takes long");
+      }),
+    );
+  };
+  const take = (line: string): void => {
+    if (line === READY && answered === 0) return next({ isReady: true });
+    const answer = parseAnswer(line, clock.monotonic() - since);
+    const waiting = batch[answered];
+    if (!answer || !waiting) return kill("it said what is no answer");
+    answered += 1;
+    waiting.answer(answer);
+    next({ isReady: true });
+  };
+  const onAbort = (): void => kill("the reader was stopped");
+  signal.addEventListener("abort", onAbort, { once: true });
+  next({ isReady: false });
+  const reader = child.stdout.getReader();
+  const reading = readLines(() => reader.read(), {
+    take,
+    onTooMuch: () => kill("it said too much"),
+  });
+  await child.exited;
+  // Whoever may trace the process may hold its output open, for as long as he likes.
+  await Promise.race([reading, clock.sleep(AFTER_EXIT_MS)]);
+  await reader.cancel().catch(() => undefined);
+  await reading;
+  cancel();
+  signal.removeEventListener("abort", onAbort);
+  return ended();
+}
 
-  /** Descriptors must stay open until the answer. Never rejects. */
-  ask(question: Question): Promise<ChildAnswer> {
-    return new Promise((resolve) => {
-      this.#waiting.push({ question, resolve });
-      // Started a moment later, so that what is asked at once is asked together.
-      if (!this.#running) {
-        this.#running = true;
-        queueMicrotask(() => void this.#work());
-      }
-    });
-  }
-
-  async #work(): Promise<void> {
-    while (this.#waiting.length > 0) {
-      const batch = this.#waiting.splice(0, BATCH);
-      const { answered, reason, tookMs } = await this.#run(batch);
-      const [culprit, ...others] = batch.slice(answered);
-      culprit?.resolve({ kind: "lost", message: reason, tookMs });
-      // It had not come to them yet.
-      this.#waiting.unshift(...others);
-    }
-    this.#running = false;
-  }
-
-  /**
-   * Resolves when the process has ended, to how many answers it gave, in the order of the questions, why there are not
-   * more, and how long it was at the first that it did not answer. Never rejects.
-   */
-  async #run(batch: readonly Waiting[]): Promise<Ended> {
-    const { clock, signal } = this.#options;
-    let answered = 0;
-    let since = clock.monotonic();
-    let reason = "the process that reads databases ended without an answer";
-    const ended = (): Ended => ({ answered, reason, tookMs: clock.monotonic() - since });
-    if (signal.aborted) return { ...ended(), reason: "the reader was stopped" };
-    let child: SqliteChild;
-    try {
-      child = this.#spawn(batch);
-    } catch (error) {
-      return { ...ended(), reason: String(error) };
-    }
-    const kill = (why: string): void => {
-      reason = why;
-      child.kill("SIGKILL");
-    };
-    let cancelLimit = (): void => undefined;
-    const next = (): void => {
-      cancelLimit();
-      since = clock.monotonic();
-      const { question } = batch[answered] ?? {};
-      const limitMs = MIN_LIMIT_MS + (question?.sizeBytes ?? 0) / BYTES_PER_MS;
-      cancelLimit = clock.after(limitMs, () =>
-        kill(`not read within ${Math.round(limitMs / 1000)} s`),
-      );
-    };
-    const take = (line: string): void => {
-      const answer = parseAnswer(line, clock.monotonic() - since);
-      const waiting = batch[answered];
-      if (!answer || !waiting) return kill("it said what is no answer");
-      waiting.resolve(answer);
-      answered += 1;
-      next();
-    };
-    const onAbort = (): void => kill("the reader was stopped");
-    signal.addEventListener("abort", onAbort, { once: true });
-    next();
-    const reader = child.stdout.getReader();
-    const reading = readLines(() => reader.read(), {
-      take,
-      onTooMuch: () => kill("it said too much"),
-    });
-    await child.exited;
-    // Whoever may trace the process may hold its output open, for as long as he likes.
-    await Promise.race([reading, clock.sleep(AFTER_EXIT_MS)]);
-    await reader.cancel().catch(() => undefined);
-    await reading;
-    cancelLimit();
-    signal.removeEventListener("abort", onAbort);
-    return ended();
-  }
-
-  #spawn(batch: readonly Waiting[]): SqliteChild {
-    const { user } = this.#options;
-    const jobs = batch.map(({ question }, id) => ({
-      ...question.job,
-      folder: FIRST_FD + 2 * id,
-      output: FIRST_FD + 2 * id + 1,
-    }));
-    const program = new URL("./sqlite-child.ts", import.meta.url).pathname;
-    return Bun.spawn([process.execPath, program, JSON.stringify(jobs)], {
-      // A folder of the agent's could hold settings for the runtime, and our environment holds secrets.
-      cwd: "/",
-      env: { BUN_RUNTIME_TRANSPILER_CACHE_PATH: "0" },
-      stdio: [
-        "ignore",
-        "pipe",
-        "ignore",
-        ...batch.flatMap(({ question }) => [question.folder.fd, question.output.fd]),
-      ],
-      ...(user ? { uid: user.uid, gid: user.gid } : {}),
-    }) as SqliteChild;
-  }
+function spawn(batch: readonly Answering[], user: Owner | undefined): SqliteChild {
+  const jobs = batch.map(({ question }, id) => ({
+    ...question.job,
+    folder: FIRST_FD + 2 * id,
+    output: FIRST_FD + 2 * id + 1,
+  }));
+  const program = new URL("./sqlite-child.ts", import.meta.url).pathname;
+  return Bun.spawn([process.execPath, program, JSON.stringify(jobs)], {
+    // A folder of the agent's could hold settings for the runtime, and our environment holds secrets.
+    cwd: "/",
+    env: { BUN_RUNTIME_TRANSPILER_CACHE_PATH: "0" },
+    stdio: [
+      "ignore",
+      "pipe",
+      "ignore",
+      ...batch.flatMap(({ question }) => [question.folder.fd, question.output.fd]),
+    ],
+    ...(user ? { uid: user.uid, gid: user.gid } : {}),
+  }) as SqliteChild;
 }
 
 type SqliteChild = Pick<Bun.Subprocess<"ignore", "pipe", "ignore">, "stdout" | "exited" | "kill">;

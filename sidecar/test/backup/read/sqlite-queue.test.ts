@@ -5,7 +5,8 @@ import { closeSync, openSync, readFileSync, statSync, unlinkSync } from "node:fs
 import { join } from "node:path";
 
 import { OpenFile } from "../../../src/backup/read/open-file.ts";
-import { SqliteProcess, type ChildAnswer } from "../../../src/backup/read/sqlite-process.ts";
+import type { ChildAnswer, ChildJob } from "../../../src/backup/read/sqlite-process.ts";
+import { SqliteQueue } from "../../../src/backup/read/sqlite-queue.ts";
 import { systemClock } from "../../../src/platform/clock.ts";
 import { listProcesses } from "../../../src/supervisor/process-list.ts";
 import { Root } from "../../../src/volume/root.ts";
@@ -19,11 +20,12 @@ function databases(options: { readonly clock?: typeof systemClock } = {}) {
   const root = new Root(folder.path);
   const dir = root.dir("");
   const stop = new AbortController();
-  const reader = new SqliteProcess({ clock: options.clock ?? systemClock, signal: stop.signal });
+  const reader = new SqliteQueue({ clock: options.clock ?? systemClock, signal: stop.signal });
   const outputs: OpenFile[] = [];
   return {
     stop,
-    ask(name: string): Promise<ChildAnswer> {
+    path: folder.path,
+    ask(name: string, mode: ChildJob["mode"] = "rest"): Promise<ChildAnswer> {
       const path = join(folder.path, name);
       using database = new Database(path);
       database.run("create table if not exists t (x)");
@@ -32,7 +34,7 @@ function databases(options: { readonly clock?: typeof systemClock } = {}) {
       outputs.push(output);
       const { dev, ino, size } = statSync(path, { bigint: true });
       return reader.ask({
-        job: { name, inode: `${dev}:${ino}`, mode: "rest", check: false },
+        job: { name, inode: `${dev}:${ino}`, mode, check: false },
         folder: dir,
         output,
         sizeBytes: Number(size),
@@ -80,7 +82,7 @@ function outputOf(pid: number): number {
   return fd;
 }
 
-test("SqliteProcess does not wait for whoever else holds the output of its process", async () => {
+test("SqliteQueue does not wait for whoever else holds the output of its process", async () => {
   using data = databases();
   const answer = data.ask("a.sqlite");
   const pid = await hold();
@@ -91,7 +93,7 @@ test("SqliteProcess does not wait for whoever else holds the output of its proce
   closeSync(fd);
 });
 
-test("SqliteProcess ends a process that says more than it was asked for", async () => {
+test("SqliteQueue ends a process that says more than it was asked for", async () => {
   using data = databases();
   const answer = data.ask("a.sqlite");
   const fd = outputOf(await hold());
@@ -102,7 +104,7 @@ test("SqliteProcess ends a process that says more than it was asked for", async 
   expect(await data.ask("b.sqlite")).toMatchObject({ kind: "copied" });
 });
 
-test("SqliteProcess gives up the database that takes too long, and goes on with the others", async () => {
+test("SqliteQueue gives up the database that takes too long, and goes on with the others", async () => {
   const clock = new ManualClock();
   using data = databases({ clock });
   const answers = ["a.sqlite", "b.sqlite", "c.sqlite"].map((name) => data.ask(name));
@@ -122,11 +124,36 @@ test("SqliteProcess gives up the database that takes too long, and goes on with 
   }
 });
 
-test("SqliteProcess answers nothing but lost once it was stopped", async () => {
+test("SqliteQueue answers nothing but lost once it was stopped", async () => {
   using data = databases();
   const answers = [data.ask("a.sqlite"), data.ask("b.sqlite")];
   await hold();
   data.stop.abort(new Error("stopped"));
   expect(await Promise.all(answers)).toMatchObject([{ kind: "lost" }, { kind: "lost" }]);
   expect(await data.ask("c.sqlite")).toMatchObject({ kind: "lost" });
+});
+
+test("SqliteQueue reads the others while some never come to an end", async () => {
+  using data = databases();
+  const hanging = ["a.sqlite", "b.sqlite", "c.sqlite"];
+  for (const name of hanging) {
+    using _ = new Database(join(data.path, name), { create: true });
+  }
+  const stuck = hanging.map((name) => {
+    const answer = data.ask(name, "shared");
+    // Whoever opens it waits for somebody who writes into it.
+    Bun.spawnSync(["mkfifo", join(data.path, `${name}-journal`)]);
+    return answer;
+  });
+  let ended = 0;
+  for (const answer of stuck) void answer.then(() => (ended += 1));
+  for (const name of ["d.sqlite", "e.sqlite", "f.sqlite"]) {
+    expect(await data.ask(name)).toMatchObject({ kind: "copied" });
+    expect(ended).toBe(0);
+  }
+  data.stop.abort(new Error("stopped"));
+  for (const answer of await Promise.all(stuck)) {
+    expect(answer.kind).toBe("lost");
+    expect(answer.tookMs).toBeGreaterThan(0);
+  }
 });
