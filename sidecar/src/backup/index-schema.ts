@@ -101,6 +101,11 @@ export function isDamagedIndex(error: unknown): boolean {
   return known instanceof IndexError && known.kind === "corrupt";
 }
 
+/** True where the index has no room on the volume. */
+export function isFullIndex(error: unknown): boolean {
+  return codeOf(error) === "SQLITE_FULL";
+}
+
 /** SQLite's "malformed" and "not a database" as IndexError; what else it says with the name of the file; anything else as it is. */
 export function asIndexError(error: unknown, path: string): unknown {
   const { code = "", message = "" } = (error ?? {}) as { code?: string; message?: string };

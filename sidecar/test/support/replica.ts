@@ -13,6 +13,7 @@ import { createIgnore } from "../../src/backup/notice/ignore.ts";
 import { scan } from "../../src/backup/notice/scan.ts";
 import { ReadContext } from "../../src/backup/read/read-context.ts";
 import { readPath } from "../../src/backup/read/reader.ts";
+import type { Reading } from "../../src/backup/read/reading.ts";
 import type { Clock } from "../../src/platform/clock.ts";
 import { CountingStore } from "../../src/store/counting.ts";
 import { probeConditionalPut } from "../../src/store/probe.ts";
@@ -25,6 +26,10 @@ export interface ReplicaOptions extends Partial<ReplicatorOptions> {
   readonly clock: Clock;
   /** Absolute path of the volume. */
   readonly volume: string;
+  /** Stands between the replicator and the reader. */
+  readonly wrapRead?: (
+    read: (path: string) => Promise<Reading>,
+  ) => (path: string) => Promise<Reading>;
 }
 
 /** A replicator of a real folder, put together as the machine does it, without a watcher. Scans run in the main thread. */
@@ -41,10 +46,11 @@ export function replica(options: ReplicaOptions) {
   const ignore = createIgnore();
   const context = new ReadContext({ root, index, ignore, clock });
   const snapshot = (): Index => new Index(indexPath, { readonly: true }).freeze();
+  const read = (path: string): Promise<Reading> => readPath(path, context);
   const replicator: Replicator = new Replicator({
     index,
     dirty,
-    read: (path) => readPath(path, context),
+    read: options.wrapRead?.(read) ?? read,
     isDatabase: (path) => context.isDatabase(path),
     onEnding: () => context[Symbol.dispose](),
     scan: async (request) =>

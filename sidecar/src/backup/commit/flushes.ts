@@ -1,10 +1,47 @@
-import type { Wanted } from "../notice/dirty.ts";
+import type { DirtyItem, Wanted } from "../notice/dirty.ts";
+
+/** What could not be made durable is tried again for so long, and so often at least. */
+const PATIENCE_MS = 5_000;
+const MIN_TRIES = 3;
+/** So many paths are named. */
+const NAMED = 3;
+
+/** Something that had changed is not durable; the message says what, and why. */
+export class NotDurableError extends Error {
+  constructor(reasons: readonly string[], options?: ErrorOptions) {
+    const more = reasons.length > NAMED ? `; and ${reasons.length - NAMED} more` : "";
+    super(reasons.slice(0, NAMED).join("; ") + more, options);
+    this.name = "NotDurableError";
+  }
+}
+
+/** What one who asked for a sync is told. `reason` is why no commits can be made, where that is known. */
+export function syncError(
+  error: unknown,
+  { isLate, reason }: { readonly isLate: boolean; readonly reason: string | undefined },
+): unknown {
+  const lack = error instanceof NotDurableError ? error.message : undefined;
+  if (isLate) {
+    const why = reason ?? lack ?? "not everything was sent yet";
+    return new Error(`Cannot sync the volume in time: ${why}`, { cause: error });
+  }
+  return lack === undefined
+    ? error
+    : new Error(`Cannot sync the volume: ${lack}`, { cause: error });
+}
+
+interface Failing {
+  readonly since: number;
+  tries: number;
+  reason: string;
+  isGivenUp: boolean;
+}
 
 interface Waiter {
   /** What changed later is not waited for. */
   readonly since: number;
-  /** Paths that could not be sent meanwhile: tried again, but not waited for. */
-  readonly failed: Set<string>;
+  /** By path, what could not be made durable when it was tried last. */
+  readonly failing: Map<string, Failing>;
   readonly resolve: () => void;
   readonly reject: (error: Error) => void;
 }
@@ -20,12 +57,18 @@ export class Flushes {
     return (path, since) => waiters.some((waiter) => isWanted(waiter, path, since));
   }
 
-  /** Resolves once `advance` finds nothing that had changed by `since`. Rejects with the signal's reason, or as `fail` says. */
+  /**
+   * Resolves once `advance` finds nothing that had changed by `since`. Rejects with NotDurableError where something was
+   * tried for long enough, or was not durable when the signal aborted; else with the signal's reason, or as `fail` says.
+   */
   async wait(since: number, signal: AbortSignal): Promise<void> {
     signal.throwIfAborted();
     const { promise, resolve, reject } = Promise.withResolvers<void>();
-    const waiter = { since, failed: new Set<string>(), resolve, reject };
-    const onAbort = (): void => reject(signal.reason as Error);
+    const waiter: Waiter = { since, failing: new Map(), resolve, reject };
+    const onAbort = (): void => {
+      const cause = signal.reason as Error;
+      reject(waiter.failing.size > 0 ? notDurable(waiter, { cause }) : cause);
+    };
     signal.addEventListener("abort", onAbort, { once: true });
     this.#waiting.push(waiter);
     try {
@@ -36,15 +79,26 @@ export class Flushes {
     }
   }
 
-  /** These paths could not be sent. */
-  excuse(paths: Iterable<string>): void {
-    for (const path of paths) for (const { failed } of this.#waiting) failed.add(path);
+  /** These went through, and are durable now but for those that `failed` has a reason for. */
+  note(
+    items: readonly DirtyItem[],
+    { failed, now }: { readonly failed: ReadonlyMap<string, string>; readonly now: number },
+  ): void {
+    for (const { since, failing } of this.#waiting) {
+      for (const item of items) {
+        const reason = failed.get(item.path);
+        if (reason === undefined) failing.delete(item.path);
+        else if (item.since <= since) fail(failing, item.path, { reason, now });
+      }
+    }
   }
 
   /** Lets those go for whom nothing is owed any more. */
   advance(owes: (wanted: Wanted) => boolean): void {
     for (const waiter of this.#waiting) {
-      if (!owes((path, since) => isWanted(waiter, path, since))) waiter.resolve();
+      if (owes((path, since) => isWanted(waiter, path, since))) continue;
+      if (waiter.failing.size === 0) waiter.resolve();
+      else waiter.reject(notDurable(waiter));
     }
   }
 
@@ -53,6 +107,21 @@ export class Flushes {
   }
 }
 
-function isWanted(waiter: Waiter, path: string, since: number): boolean {
-  return since <= waiter.since && !waiter.failed.has(path);
+function isWanted({ since: until, failing }: Waiter, path: string, since: number): boolean {
+  return since <= until && failing.get(path)?.isGivenUp !== true;
+}
+
+function fail(
+  failing: Map<string, Failing>,
+  path: string,
+  { reason, now }: { readonly reason: string; readonly now: number },
+): void {
+  const { since, tries } = failing.get(path) ?? { since: now, tries: 0 };
+  const isGivenUp = tries + 1 >= MIN_TRIES && now - since >= PATIENCE_MS;
+  failing.set(path, { since, tries: tries + 1, reason, isGivenUp });
+}
+
+function notDurable({ failing }: Waiter, options?: ErrorOptions): NotDurableError {
+  const reasons = [...failing.values()].map(({ reason }) => reason);
+  return new NotDurableError(reasons, options);
 }

@@ -133,23 +133,22 @@ export class Intake {
     }
   }
 
-  /** The readings of `items` are durable, but for the paths in `again`. */
+  /** The readings of `items` are durable, but for those that failed. What changed meanwhile is dirty again. */
   settle(
     items: readonly DirtyItem[],
     result: {
       readonly again: readonly string[];
-      readonly left: readonly string[];
-      readonly failures: readonly { readonly path: string }[];
+      readonly failed: ReadonlyMap<string, unknown>;
     },
   ): void {
     const { dirty } = this.#options;
-    const notYet = new Set([...result.failures.map(({ path }) => path), ...result.left]);
-    dirty.settled(items.filter(({ path }) => !notYet.has(path)));
+    const { again, failed } = result;
+    dirty.settled(items.filter(({ path }) => !failed.has(path)));
     dirty.putBack(
-      items.filter(({ path }) => notYet.has(path)),
+      items.filter(({ path }) => failed.has(path)),
       AGAIN_MS,
     );
-    for (const path of result.again) if (!notYet.has(path)) dirty.hint(path);
+    for (const path of again) if (!failed.has(path)) dirty.hint(path);
   }
 
   /** The next paths to be read; folders are looked through for theirs on the way. */

@@ -1,11 +1,12 @@
-import type { DirtyItem } from "../notice/dirty.ts";
+import { isFullIndex } from "../index-schema.ts";
 import { Patience } from "../patience.ts";
 import { ContentChanged, type Reading } from "../read/reading.ts";
 import { dispose } from "./batch.ts";
 import { Bell } from "./bell.ts";
 import { watchClock } from "./clock-gap.ts";
 import { Committer, type CommitResult } from "./committer.ts";
-import { Flushes } from "./flushes.ts";
+import { failedPaths } from "./failed.ts";
+import { Flushes, syncError } from "./flushes.ts";
 import { Guard } from "./guard.ts";
 import { Intake, type Taken } from "./intake.ts";
 import { DAILY_BUDGET, commitIntervalMs } from "./pace.ts";
@@ -136,9 +137,7 @@ export class Replicator {
       this.#bell.ring();
       await done;
     } catch (error) {
-      if (!both.aborted) throw error;
-      const reason = this.#standing.reason?.message ?? "not everything was sent yet";
-      throw new Error(`Cannot sync the volume in time: ${reason}`, { cause: error });
+      throw syncError(error, { isLate: both.aborted, reason: this.#standing.reason?.message });
     }
     const { position, lagMs } = this.status();
     return { position, lagMs };
@@ -196,7 +195,7 @@ export class Replicator {
           this.#standing.clearFault();
         } catch (error) {
           signal.throwIfAborted();
-          if (isFull(error) && this.#options.makeRoom?.()) continue;
+          if (isFullIndex(error) && this.#options.makeRoom?.()) continue;
           // Neither the store nor a single file: the index, or the process itself.
           this.#standing.setFault(error);
           failures += 1;
@@ -275,9 +274,9 @@ export class Replicator {
       this.#now = undefined;
       if (result === undefined) this.#options.dirty.putBack(items, REST_MS);
     }
-    if (result) await this.#after(result, { items, signal });
+    const done = result ? await this.#after(result, { taken, signal }) : items.length;
     // Only folders that turned out to be unchanged, or nothing that may be taken yet: never round and round at full speed.
-    if (items.length === 0) await this.#bell.wait(IDLE_ROUND_MS, signal);
+    if (done === 0) await this.#bell.wait(IDLE_ROUND_MS, signal);
   }
 
   async #mayCommit(batch: readonly Reading[], signal: AbortSignal): Promise<boolean> {
@@ -291,17 +290,20 @@ export class Replicator {
     return this.#intake.take({ also: this.#flushes.wanted, signal });
   }
 
+  /** Returns how many paths need nothing more. */
   async #after(
     result: CommitResult,
-    { items, signal }: { readonly items: readonly DirtyItem[]; readonly signal: AbortSignal },
-  ): Promise<void> {
+    { taken: { items, batch }, signal }: { readonly taken: Taken; readonly signal: AbortSignal },
+  ): Promise<number> {
     const { log, dirty, clock, lastSync, onRecorded } = this.#options;
     if (result.kind === "fenced" || result.kind === "unfenced") {
       dirty.putBack(items);
       this.#standing.end(result);
-      return;
+      return 0;
     }
-    this.#intake.settle(items, result);
+    const isAwaited = this.#flushes.wanted !== undefined;
+    const failed = failedPaths(result, batch.readings, { isAwaited });
+    this.#intake.settle(items, { again: result.again, failed });
     for (const { path, error } of result.failures) {
       if (error instanceof ContentChanged) continue;
       this.#skipped.fail(path);
@@ -314,8 +316,9 @@ export class Replicator {
       const settled = dirty.size === 0 && !this.#ahead;
       this.#options.checkpoints?.consider({ bytes: result.commitBytes, settled }, signal);
     }
-    this.#flushes.excuse(result.failures.map(({ path }) => path));
+    this.#flushes.note(items, { failed, now: clock.monotonic() });
     this.#flushes.advance((wanted) => dirty.owes(wanted));
+    return items.length - failed.size;
   }
 
   #onStanding(obstacle: Error | undefined): void {
@@ -338,9 +341,4 @@ export class Replicator {
   #pendingFiles(): number {
     return this.#options.dirty.size + (this.#now?.items.length ?? 0) + this.#intake.reading;
   }
-}
-
-/** True where the index has no room on the volume. */
-function isFull(error: unknown): boolean {
-  return error instanceof Error && "code" in error && error.code === "SQLITE_FULL";
 }

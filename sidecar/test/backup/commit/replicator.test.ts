@@ -12,6 +12,7 @@ import { join } from "node:path";
 
 import { encodeCommit } from "../../../src/backup/format/codec.ts";
 import { keys } from "../../../src/backup/format/format.ts";
+import type { Reading } from "../../../src/backup/read/reading.ts";
 import { systemClock } from "../../../src/platform/clock.ts";
 import { DirectoryStore } from "../../../src/store/directory.ts";
 import { drive } from "../../support/drive.ts";
@@ -436,6 +437,59 @@ test("a file that cannot be read is shown and holds up nothing", async () => {
     skipped: [{ reason: "bad_name" }],
   });
   expect(t.index.get("workspace/a.md")).toBeDefined();
+});
+
+test("a sync sends a file again that changed while it was sent, and is over when that is durable", async () => {
+  let sent = 0;
+  const path = "workspace/large.bin";
+  const script: FaultScript = ({ operation, phase, key }) => {
+    if (operation !== "put" || phase !== "before" || !key.startsWith("blobs/")) return undefined;
+    sent += 1;
+    if (sent === 1) t.write(path, "y".repeat(300_000));
+    return undefined;
+  };
+  await using t = bench({ script, files: { [path]: "x".repeat(300_000) } });
+  await t.start();
+  await t.flush();
+  expect(sent).toBe(2);
+  expect(await storedTree(t.memory)).toEqual(describeTree(t.volume, SKIP));
+});
+
+/** Reads like the machine, but for a database that is busy as long as it is told. */
+function busy(path: string, isBusy: () => boolean) {
+  const message = `Cannot copy the database "${path}": it is written all the time`;
+  return (read: (path: string) => Promise<Reading>) =>
+    async (wanted: string): Promise<Reading> =>
+      wanted === path && isBusy()
+        ? { kind: "skipped", path, reason: "busy_database", message }
+        : read(wanted);
+}
+
+test("a sync waits for a database that is busy for a moment", async () => {
+  let reads = 0;
+  const files = { "a.db": "a database", "workspace/b": "b" };
+  await using t = bench({ files, wrapRead: busy("a.db", () => (reads += 1) <= 5) });
+  await t.start();
+  await t.flush();
+  expect(reads).toBe(6);
+  expect(t.index.get("a.db")).toBeDefined();
+});
+
+test("a sync says which database could not be read, and what else there is is durable", async () => {
+  let isBusy = true;
+  const files = { "a.db": "a database", "workspace/b": "b" };
+  await using t = bench({ files, wrapRead: busy("a.db", () => isBusy) });
+  await t.start();
+  const message =
+    'Cannot sync the volume: Cannot copy the database "a.db": it is written all the time';
+  await expect(t.flush()).rejects.toThrow(message);
+  expect(t.index.get("workspace/b")).toBeDefined();
+  expect(t.index.get("a.db")).toBeUndefined();
+  const inTime = t.replicator.flush(AbortSignal.timeout(200));
+  await expect(inTime).rejects.toThrow('in time: Cannot copy the database "a.db"');
+  isBusy = false;
+  await t.flush();
+  expect(t.index.get("a.db")).toBeDefined();
 });
 
 test("with real time and a store in a folder the same happens", async () => {
