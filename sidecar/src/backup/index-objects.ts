@@ -2,11 +2,10 @@ import type { Database, Statement } from "bun:sqlite";
 
 import { nextTurn } from "../platform/clock.ts";
 import { objectOf, type Entry, type Extent } from "./format/format.ts";
+import { MAX_KNOWN_EXTENTS } from "./index-schema.ts";
 import type { IndexedEntry } from "./index.ts";
 import { UNRESTORED } from "./stamp.ts";
 
-/** The place of content in more pieces than this is known as long as an entry has it: each small change makes another. */
-const MAX_KNOWN_EXTENTS = 8;
 /** About 2 ms. */
 const ROWS_PER_TURN = 500;
 
@@ -43,7 +42,7 @@ export class IndexObjects implements Disposable {
     if (row) return JSON.parse(row.extents) as Extent[];
     const live = this.#db
       .query<{ entry: string }, [string, string]>(
-        "SELECT entry FROM entries WHERE sha256 = ? AND size > 0 AND stamp <> ? LIMIT 1",
+        `SELECT entry FROM entries WHERE sha256 = ? AND extents > ${MAX_KNOWN_EXTENTS} AND stamp <> ? LIMIT 1`,
       )
       .get(sha256, UNRESTORED);
     const entry = live ? (JSON.parse(live.entry) as Entry) : undefined;
@@ -72,15 +71,25 @@ export class IndexObjects implements Disposable {
   }
 
   relocate(moved: ReadonlyMap<string, readonly Extent[]>): void {
-    using entriesOf = this.#db.prepare<{ dir: string; name: string; entry: string }, [string]>(
-      "SELECT dir, name, entry FROM entries WHERE sha256 = ?",
+    using all = this.#db.prepare<{ dir: string; name: string; sha256: string }, []>(
+      "SELECT dir, name, sha256 FROM entries WHERE sha256 IS NOT NULL",
     );
-    using setEntry = this.#db.prepare("UPDATE entries SET entry = ? WHERE dir = ? AND name = ?");
+    using get = this.#db.prepare<{ entry: string }, [string, string]>(
+      "SELECT entry FROM entries WHERE dir = ? AND name = ?",
+    );
+    using set = this.#db.prepare(
+      "UPDATE entries SET entry = ?, extents = ? WHERE dir = ? AND name = ?",
+    );
     using forget = this.#db.prepare("DELETE FROM contents WHERE sha256 = ?");
+    // One look at all of them takes less than one for each: an index of them would cost every commit.
+    const affected: { dir: string; name: string; sha256: string }[] = [];
+    for (const row of all.iterate()) if (moved.has(row.sha256)) affected.push(row);
+    for (const { dir, name, sha256 } of affected) {
+      const entry = JSON.parse(get.get(dir, name)?.entry ?? "{}") as Entry;
+      const extents = moved.get(sha256) ?? [];
+      set.run(JSON.stringify({ ...entry, extents }), extents.length, dir, name);
+    }
     for (const [sha256, extents] of moved) {
-      for (const { dir, name, entry } of entriesOf.all(sha256)) {
-        setEntry.run(JSON.stringify({ ...(JSON.parse(entry) as Entry), extents }), dir, name);
-      }
       forget.run(sha256);
       if (extents.length <= MAX_KNOWN_EXTENTS) this.#insert.run(sha256, JSON.stringify(extents));
     }

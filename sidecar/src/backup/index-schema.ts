@@ -4,6 +4,9 @@ import { existsSync } from "node:fs";
 /** The version of the tables below, in `PRAGMA user_version`. */
 const VERSION = 2;
 
+/** The place of content in more pieces than this is known as long as an entry has it: each small change makes another. */
+export const MAX_KNOWN_EXTENTS = 8;
+
 /** The index cannot be used. `corrupt`: rebuild it from the store. `newer`: made by a newer sidecar, which must be used again. */
 export class IndexError extends Error {
   readonly kind: "corrupt" | "newer";
@@ -29,6 +32,7 @@ const TABLES = `
     inode TEXT,
     sha256 TEXT,
     entry TEXT NOT NULL,
+    extents INTEGER NOT NULL DEFAULT 0,
     blocks BLOB,
     PRIMARY KEY (dir, name)
   ) WITHOUT ROWID;
@@ -38,15 +42,16 @@ const TABLES = `
   CREATE TABLE commits (position INTEGER PRIMARY KEY, header TEXT NOT NULL);
 `;
 
-// An object with the last position at which a recorded entry pointed into it.
+// An object with the last position at which a recorded entry pointed into it; and the contents that `contents` has not.
 const OBJECTS = `
-  CREATE INDEX entries_sha256 ON entries (sha256) WHERE sha256 IS NOT NULL;
+  CREATE INDEX entries_in_pieces ON entries (sha256) WHERE extents > ${MAX_KNOWN_EXTENTS};
   CREATE TABLE objects (key TEXT PRIMARY KEY, position INTEGER NOT NULL) WITHOUT ROWID;
   CREATE INDEX objects_position ON objects (position);
 `;
 
 // What the commits so far point into was not noted.
 const FROM_1 = `
+  ALTER TABLE entries ADD COLUMN extents INTEGER NOT NULL DEFAULT 0;
   ALTER TABLE entries ADD COLUMN blocks BLOB;
   INSERT INTO meta (key, value) SELECT 'referencesFrom', json_extract(value, '$.position') FROM meta WHERE key = 'head';
 `;

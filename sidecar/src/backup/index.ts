@@ -85,9 +85,9 @@ export class Index implements Disposable {
   constructor(path: string, options: { readonly readonly?: boolean } = {}) {
     this.#db = openIndexDatabase(path, options);
     this.#insert = this.#db.prepare(
-      `INSERT INTO entries (dir, name, type, stamp, racy, sqlite, size, inode, sha256, entry, blocks) VALUES (?,?,?,?,?,?,?,?,?,?,?)
+      `INSERT INTO entries (dir, name, type, stamp, racy, sqlite, size, inode, sha256, entry, extents, blocks) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)
        ON CONFLICT (dir, name) DO UPDATE SET type = excluded.type, stamp = excluded.stamp, racy = excluded.racy,
-       sqlite = excluded.sqlite, size = excluded.size, inode = excluded.inode, sha256 = excluded.sha256, entry = excluded.entry,
+       sqlite = excluded.sqlite, size = excluded.size, inode = excluded.inode, sha256 = excluded.sha256, entry = excluded.entry, extents = excluded.extents,
        blocks = CASE WHEN excluded.blocks IS NULL AND excluded.sha256 = entries.sha256 THEN entries.blocks ELSE excluded.blocks END`,
     );
     this.#objects = new IndexObjects(this.#db);
@@ -343,6 +343,7 @@ export class Index implements Disposable {
       inode ?? null,
       file?.sha256 ?? null,
       JSON.stringify(entry),
+      file?.extents.length ?? 0,
       blocks ?? null,
     );
     this.#objects.add(item);
