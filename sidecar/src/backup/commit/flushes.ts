@@ -7,7 +7,7 @@ const MIN_TRIES = 3;
 const NAMED = 3;
 
 /** Something that had changed is not durable; the message says what, and why. */
-export class NotDurableError extends Error {
+class NotDurableError extends Error {
   constructor(reasons: readonly string[], options?: ErrorOptions) {
     const more = reasons.length > NAMED ? `; and ${reasons.length - NAMED} more` : "";
     super(reasons.slice(0, NAMED).join("; ") + more, options);

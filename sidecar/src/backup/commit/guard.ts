@@ -1,7 +1,7 @@
 import type { Clock } from "../../platform/clock.ts";
 import type { Logger } from "../../platform/log.ts";
 import { isStoreError, type Store } from "../../store/store.ts";
-import { FORMAT, keys } from "../format/format.ts";
+import { FORMAT, keys, type Pin } from "../format/format.ts";
 import type { Index } from "../index.ts";
 import { putTimeoutMs, type Patience } from "../patience.ts";
 import type { Reading } from "../read/reading.ts";
@@ -81,7 +81,7 @@ export class Guard {
     const { store, clock, patience, user, machine, log, onEvent } = this.#options;
     if (position > 0) {
       const time = Math.floor(clock.now());
-      const pin = {
+      const pin: Pin = {
         format: FORMAT,
         position,
         reason: "mass_delete",

@@ -12,6 +12,8 @@ export const WHOLE_BYTES = 1024 * 1024;
 const COLLECT_BYTES = 8 * 1024 * 1024;
 /** Packs that are fetched at the same time: most are small, and far away. */
 const FETCHING = 8;
+/** So many slices of a file ahead of the one that is read. */
+const AHEAD = 4;
 /** Larger ones are decoded one after the other, for each may take many times its size. */
 const LARGE_PACK_BYTES = 1024 * 1024;
 
@@ -65,14 +67,24 @@ export class Contents {
 
   /** The content in order, in pieces. Throws StoreError and CodecError; where the store has fewer bytes, it ends early. */
   async *read(entry: FileEntry): AsyncGenerator<Uint8Array, void, undefined> {
-    for (const extent of entry.extents) {
+    for (const [n, extent] of entry.extents.entries()) {
       const key = packOf(extent);
+      this.#prepare(entry.extents.slice(n + 1, n + 1 + AHEAD));
       if (key === undefined) {
         yield* this.#blob(extent);
         continue;
       }
       const piece = slice(await this.#members(key), extent);
       if (piece) yield piece;
+    }
+  }
+
+  /** Begins to fetch what is needed next: a file that changed often has a slice in each of many commits. */
+  #prepare(extents: readonly Extent[]): void {
+    for (const extent of extents) {
+      const key = packOf(extent);
+      // What goes wrong here does so again where it is waited for.
+      if (key !== undefined) void this.#members(key).catch(() => undefined);
     }
   }
 

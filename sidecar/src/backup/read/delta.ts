@@ -44,7 +44,7 @@ export interface Delta {
 }
 
 /** The new bytes of a delta, one after the other. */
-export interface Fresh {
+interface Fresh {
   readonly length: number;
   readonly sha256: string;
   /** Where they stand in the content. */
