@@ -176,8 +176,8 @@ export class Backup {
   async #scan(request: ScanRequest): ReturnType<Scanner["scan"]> {
     this.#reloadRules();
     // Watching that has failed is tried again with each look at the whole volume.
-    const isWhole = request.path === undefined;
-    if (isWhole && !this.#watcher.isWatching && this.#rewatch.begin()) await this.#watcher.start();
+    const mayWatch = request.path === undefined && !this.#ending.signal.aborted;
+    if (mayWatch && !this.#watcher.isWatching && this.#rewatch.begin()) await this.#watcher.start();
     const result = await this.#scanner.scan(request);
     this.#clean(result.leftovers);
     if (request.path === undefined) await this.#keepRoom();
