@@ -2,6 +2,7 @@ import type { BigIntStats } from "node:fs";
 
 import type { Entry, FileEntry } from "../format/format.ts";
 import type { IndexedEntry } from "../index.ts";
+import { UNRESTORED } from "../stamp.ts";
 import { blobOf, type Content } from "./content.ts";
 import type { Delta } from "./delta.ts";
 import type { OpenFile } from "./open-file.ts";
@@ -42,7 +43,8 @@ export function settle(item: Fresh, context: ReadContext, sent: Sent = { again: 
   const { entry } = item;
   const { again } = sent;
   const known = context.index.get(entry.path);
-  if (known && isSame(known.entry, entry)) {
+  // What could not be restored is sent anew when it is back: the store does not have it for sure.
+  if (known && known.stamp !== UNRESTORED && isSame(known.entry, entry)) {
     return { kind: "same", item: { ...item, entry: known.entry } };
   }
   if (entry.type !== "file" || entry.size === 0) {

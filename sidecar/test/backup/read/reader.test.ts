@@ -26,6 +26,7 @@ import { scan } from "../../../src/backup/notice/scan.ts";
 import { ReadContext, type ReadContextOptions } from "../../../src/backup/read/read-context.ts";
 import { readPath } from "../../../src/backup/read/reader.ts";
 import { ContentChanged, type Reading } from "../../../src/backup/read/reading.ts";
+import { UNRESTORED } from "../../../src/backup/stamp.ts";
 import { systemClock } from "../../../src/platform/clock.ts";
 import { Root } from "../../../src/volume/root.ts";
 import { VolumeError } from "../../../src/volume/volume-error.ts";
@@ -264,6 +265,14 @@ test.each([10, 100_000])("readPath sends no content the store has: %d bytes", as
     { blob: entryOf(moved).sha256, offset: 0, length: size },
   ]);
   expect(openFiles()).toBe(files);
+});
+
+test("readPath sends what could not be restored, though the index has the very same", async () => {
+  using data = volume();
+  writeFileSync(join(data.path, "file"), "content");
+  const reading = changed(await readPath("file", data.context));
+  data.record({ ...reading, item: { ...reading.item, stamp: UNRESTORED } });
+  expect((await bytesOf(await readPath("file", data.context))).toString()).toBe("content");
 });
 
 test("readPath puts the names of one inode into one group", async () => {
