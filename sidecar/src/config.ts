@@ -51,6 +51,8 @@ interface BackupConfig {
           readonly sessionToken: string | undefined;
         }
       | undefined;
+    /** Absolute path of a file with credentials that are renewed. */
+    readonly credentialsFile: string | undefined;
   };
 }
 
@@ -122,6 +124,7 @@ const schema = z.object({
   R2_ACCESS_KEY_ID: z.string().optional(),
   R2_SECRET_ACCESS_KEY: z.string().optional(),
   R2_SESSION_TOKEN: z.string().optional(),
+  R2_CREDENTIALS_FILE: z.string().startsWith("/", "must be an absolute path").optional(),
   R2_BUCKET: z
     .string()
     .regex(/^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$/, "must be a bucket name")
@@ -249,8 +252,8 @@ function findContradictions(env: Variables): string[] {
   }
   const url = storeUrl(env);
   if (url?.startsWith("s3://")) {
-    if (env.R2_ACCESS_KEY_ID === undefined)
-      faults.push("R2_ACCESS_KEY_ID is required for a store in S3");
+    if (env.R2_ACCESS_KEY_ID === undefined && env.R2_CREDENTIALS_FILE === undefined)
+      faults.push("R2_ACCESS_KEY_ID or R2_CREDENTIALS_FILE is required for a store in S3");
     if (env.R2_ENDPOINT === undefined && env.R2_ACCOUNT_ID === undefined) {
       faults.push("R2_ENDPOINT or R2_ACCOUNT_ID is required for a store in S3");
     }
@@ -296,6 +299,7 @@ function backupConfig(env: Variables): BackupConfig | undefined {
         accessKeyId === undefined || secretAccessKey === undefined
           ? undefined
           : { accessKeyId, secretAccessKey, sessionToken: env.R2_SESSION_TOKEN },
+      credentialsFile: env.R2_CREDENTIALS_FILE,
     },
   };
 }

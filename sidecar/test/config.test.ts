@@ -118,11 +118,28 @@ test("parseConfig() makes R2's endpoint from the account, unless one is given", 
   );
 });
 
+test("parseConfig() needs no keys where a file holds them", () => {
+  const environment = {
+    ...MINIMAL,
+    BACKUP_URL: "s3://bucket",
+    R2_ACCOUNT_ID: "abc",
+    R2_CREDENTIALS_FILE: "/run/r2.json",
+  };
+  expect(parseConfig(environment).backup?.s3).toMatchObject({
+    credentials: undefined,
+    credentialsFile: "/run/r2.json",
+  });
+  expect(faultsOf({ ...environment, R2_CREDENTIALS_FILE: "r2.json" })).toHaveLength(1);
+});
+
 test.each([
   [{ R2_ACCESS_KEY_ID: "key-key-key" }, "R2_SECRET_ACCESS_KEY is required"],
   [{ R2_SECRET_ACCESS_KEY: "secret-secret" }, "R2_ACCESS_KEY_ID is required"],
   [{ ...KEYS, R2_BUCKET: "bucket" }, "R2_ENDPOINT or R2_ACCOUNT_ID is required"],
-  [{ BACKUP_URL: "s3://bucket", R2_ACCOUNT_ID: "abc" }, "R2_ACCESS_KEY_ID is required"],
+  [
+    { BACKUP_URL: "s3://bucket", R2_ACCOUNT_ID: "abc" },
+    "R2_ACCESS_KEY_ID or R2_CREDENTIALS_FILE is required",
+  ],
   [{ ...KEYS }, "R2_BUCKET or BACKUP_URL is required"],
   [{ PORT: "18789" }, "PORT, PUBLIC_PORT and GATEWAY_PORT must differ"],
 ])("parseConfig() sees the contradiction in %j", (environment, fault) => {

@@ -27,6 +27,7 @@ import { Rewatch } from "./notice/rewatch.ts";
 import type { ScanRequest } from "./notice/scanner.ts";
 import { Scanner } from "./notice/scanner.ts";
 import { Watcher } from "./notice/watcher.ts";
+import type { PatienceOptions } from "./patience.ts";
 import { cleanCopies } from "./read/copy-folder.ts";
 import { ReadContext } from "./read/read-context.ts";
 import { readPath } from "./read/reader.ts";
@@ -43,6 +44,8 @@ export interface BackupOptions {
   readonly machine: string;
   /** The user's `backup/` prefix. */
   readonly store: CountingStore;
+  /** See PatienceOptions. */
+  readonly renewed?: PatienceOptions["renewed"];
   /** Closed by whoever opened it. */
   readonly index: Index;
   /** Who owns the databases: they are opened as this user. */

@@ -23,6 +23,8 @@ export interface PatienceOptions {
   readonly clock: Clock;
   /** In [0, 1). */
   readonly random?: () => number;
+  /** A signal that aborts when something is there that a store may answer to, such as new credentials: nothing is waited for then. */
+  readonly renewed?: (() => AbortSignal | undefined) | undefined;
   /** Called when `reach` changes: once at the start of an outage, once at its end. */
   readonly onChange?: (reach: Reach, error: StoreError | undefined) => void;
 }
@@ -40,6 +42,7 @@ export class Patience {
   readonly #clock: Clock;
   readonly #random: () => number;
   readonly #onChange: (reach: Reach, error: StoreError | undefined) => void;
+  readonly #renewed: () => AbortSignal | undefined;
   readonly #hurry = new AbortController();
   #reach: Reach = "ok";
   #failures = 0;
@@ -47,6 +50,7 @@ export class Patience {
   constructor(options: PatienceOptions) {
     this.#clock = options.clock;
     this.#random = options.random ?? Math.random;
+    this.#renewed = options.renewed ?? (() => undefined);
     this.#onChange = options.onChange ?? (() => undefined);
   }
 
@@ -58,6 +62,7 @@ export class Patience {
   async insist<T>(work: (signal: AbortSignal) => Promise<T>, options: InsistOptions): Promise<T> {
     for (let failures = 0; ; failures += 1) {
       options.signal.throwIfAborted();
+      const renewed = this.#renewed();
       try {
         const { signal, timeoutMs } = options;
         const hurry = { signal: this.#hurry.signal, limitMs: hurriedMs(timeoutMs) };
@@ -76,7 +81,7 @@ export class Patience {
           throw error;
         }
         this.#failed(denied ? "denied" : "unreachable", error);
-        await this.pause(denied ? Infinity : failures, options.signal);
+        await this.#rest(denied ? Infinity : failures, { signal: options.signal, renewed });
       }
     }
   }
@@ -91,13 +96,26 @@ export class Patience {
 
   /** Waits as after `failures` failures in a row. */
   async pause(failures: number, signal: AbortSignal): Promise<void> {
+    await this.#rest(failures, { signal, renewed: this.#renewed() });
+  }
+
+  /** `renewed` is of before the last try: what came during it counts. */
+  async #rest(
+    failures: number,
+    {
+      signal,
+      renewed,
+    }: { readonly signal: AbortSignal; readonly renewed: AbortSignal | undefined },
+  ): Promise<void> {
     const hurry = this.#hurry.signal;
     if (!hurry.aborted) {
+      const ends = renewed ? [signal, hurry, renewed] : [signal, hurry];
       try {
-        await this.#clock.sleep(this.#pauseMs(failures), AbortSignal.any([signal, hurry]));
+        await this.#clock.sleep(this.#pauseMs(failures), AbortSignal.any(ends));
         return;
       } catch (error) {
         signal.throwIfAborted();
+        if (renewed?.aborted) return;
         if (!hurry.aborted) throw error;
       }
     }

@@ -129,4 +129,8 @@ export type MachineEventType =
   | "removed"
   | "config_repaired"
   | "disk_low"
-  | "idle_stop";
+  | "idle_stop"
+  | "credentials_renewed"
+  | "credentials_expiring"
+  | "credentials_expired"
+  | "credentials_unreadable";

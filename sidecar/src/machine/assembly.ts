@@ -7,8 +7,8 @@ import type { Part } from "../parts.ts";
 import type { Clock } from "../platform/clock.ts";
 import { identifyMachine, type MachineIdentity } from "../platform/fly.ts";
 import type { Logger } from "../platform/log.ts";
+import type { Redactor } from "../platform/redact.ts";
 import { Server } from "../server/server.ts";
-import type { CountingStore } from "../store/counting.ts";
 import type { Exit, ServiceStatus } from "../supervisor/spec.ts";
 import { Watchdog } from "../supervisor/watchdog.ts";
 import type { Dir } from "../volume/dir.ts";
@@ -22,7 +22,7 @@ import { machineApps } from "./machine-app.ts";
 import { machineReport } from "./machine-report.ts";
 import { machineServices } from "./services.ts";
 import { Status } from "./status.ts";
-import { userStore } from "./user-store.ts";
+import { userStore, type UserStore } from "./user-store.ts";
 import { VolumeLife, type VolumeEvent } from "./volume-life.ts";
 
 export interface AssemblyOptions {
@@ -30,7 +30,7 @@ export interface AssemblyOptions {
   readonly environment: Environment;
   readonly clock: Clock;
   readonly log: Logger;
-  readonly redact: (text: string) => string;
+  readonly redact: Redactor;
 }
 
 export type PartName =
@@ -55,14 +55,14 @@ export class Assembly {
   readonly #volume: VolumeLife;
   readonly #plane: ControlPlane | undefined;
   readonly #status: Status;
-  readonly #storeName: string;
+  readonly #store: UserStore | undefined;
   readonly #startedAt: number;
   #isServing = false;
   #lastActive: number | undefined;
 
   constructor(options: AssemblyOptions) {
     this.#options = options;
-    const { config, environment, clock, log } = options;
+    const { config, environment, clock, log, redact } = options;
     this.#startedAt = clock.monotonic();
     this.#users = config.dropPrivileges ? findChildUsers() : { agent: undefined, caddy: undefined };
     this.#identity = identifyMachine(environment);
@@ -70,12 +70,24 @@ export class Assembly {
     this.#watchdog = new Watchdog({ clock });
     this.#disk = new Disk({ root: this.#root, clock, log, onChange: (low) => this.#onDisk(low) });
     this.#children = this.#makeChildren();
-    const store = userStore(config, clock);
-    this.#storeName = store?.name ?? "off";
-    this.#volume = this.#makeVolume(store);
+    this.#store = userStore(config, {
+      clock,
+      log: log.child({ part: "backup" }),
+      onSecrets: (secrets) => redact.add(secrets),
+      onEvent: ({ type, message, details }) => {
+        this.#status.event(type, { message, ...details });
+        this.#status.refresh();
+      },
+    });
+    this.#volume = this.#makeVolume();
     this.#plane = this.#makeControlPlane();
     this.#status = new Status(
-      { services: () => this.#children.statuses(), volume: this.#volume, disk: this.#disk },
+      {
+        services: () => this.#children.statuses(),
+        volume: this.#volume,
+        disk: this.#disk,
+        credentials: this.#store?.credentials,
+      },
       { clock, log, plane: this.#plane },
     );
     this.parts = this.#makeParts();
@@ -100,6 +112,7 @@ export class Assembly {
     await this.#children.begin();
     this.#status.start();
     this.#status.event("started", { version });
+    this.#store?.credentials?.start();
   }
 
   /** All parts were started. */
@@ -131,6 +144,7 @@ export class Assembly {
   end(): void {
     this.#children.end();
     this.#disk.stop();
+    this.#store?.credentials?.stop();
     this.#status.end();
     this.#watchdog.stop();
     this.#root[Symbol.dispose]();
@@ -141,7 +155,7 @@ export class Assembly {
       identity: this.#identity,
       version,
       user: this.#options.config.userId,
-      storeName: this.#storeName,
+      storeName: this.#store?.store.name ?? "off",
       history: this.#status.history,
       uptimeMs: this.#options.clock.monotonic() - this.#startedAt,
       services: this.#children.measuredStatuses(),
@@ -188,13 +202,14 @@ export class Assembly {
     }
   }
 
-  #makeVolume(store: CountingStore | undefined): VolumeLife {
+  #makeVolume(): VolumeLife {
     const { config, environment, clock, log } = this.#options;
     return new VolumeLife({
       root: this.#root,
       user: config.userId,
       machine: this.#identity.id,
-      store,
+      store: this.#store?.store,
+      renewed: () => this.#store?.credentials?.renewed(),
       fence: config.backup?.fence === false ? "off" : "on",
       agent: this.#users.agent,
       clock,
@@ -233,6 +248,7 @@ export class Assembly {
       volume: this.#volume,
       disk: this.#disk,
       owner: this.#users.agent,
+      credentials: this.#store?.credentials,
       isStopping: () => this.#status.isStopping,
       onUse: () => (this.#lastActive = clock.now()),
       clock,

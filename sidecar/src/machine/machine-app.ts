@@ -9,9 +9,11 @@ import type { Logger } from "../platform/log.ts";
 import { createApp } from "../server.ts";
 import type { AppEnv } from "../server/app-env.ts";
 import { createAuth } from "../server/auth.ts";
+import type { Credentials } from "../store/credentials.ts";
 import type { Owner } from "../volume/dir.ts";
 import { OWN_FOLDER } from "../volume/marker.ts";
 import { Root } from "../volume/root.ts";
+import { createCredentialsRoutes } from "./credentials-routes.ts";
 import type { Disk } from "./disk.ts";
 import type { VolumeLife } from "./volume-life.ts";
 
@@ -38,6 +40,8 @@ export interface MachineAppOptions {
   readonly volume: VolumeLife;
   readonly disk: Disk;
   readonly owner: Owner | undefined;
+  /** Of the store; undefined where it needs none. */
+  readonly credentials: Credentials | undefined;
   readonly isStopping: () => boolean;
   /** Somebody who may is using the machine. */
   readonly onUse: () => void;
@@ -73,17 +77,20 @@ export function machineApps(options: MachineAppOptions): MachineApps {
     user: config.userId,
     clock,
   });
+  const machine = createMachineRoutes(health);
+  const forRoot = new Hono();
+  forRoot.route("/", machine);
+  forRoot.route("/", createCredentialsRoutes(options.credentials));
   const shared = {
     files,
-    machine: createMachineRoutes(health),
     publicRoutes: [createProbeRoutes(health)],
     corsOrigins: config.dashboardOrigins,
     log: log.child({ part: "server" }),
     clock,
   };
   return {
-    outside: createApp({ ...shared, auth }),
-    local: createApp({ ...shared, auth: (_, next) => next() }),
+    outside: createApp({ ...shared, machine, auth }),
+    local: createApp({ ...shared, machine: forRoot, auth: (_, next) => next() }),
   };
 }
 

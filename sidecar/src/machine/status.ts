@@ -4,6 +4,7 @@ import type { MachineEventType } from "../health/report.ts";
 import type { Readiness } from "../health/routes.ts";
 import type { Clock } from "../platform/clock.ts";
 import type { Logger } from "../platform/log.ts";
+import type { Credentials } from "../store/credentials.ts";
 import type { ServiceStatus } from "../supervisor/spec.ts";
 import type { Disk } from "./disk.ts";
 import { serviceCause } from "./service-cause.ts";
@@ -14,6 +15,8 @@ export interface StatusSources {
   readonly services: () => readonly ServiceStatus[];
   readonly volume: VolumeLife;
   readonly disk: Disk;
+  /** Of the store; undefined where it needs none. */
+  readonly credentials: Credentials | undefined;
 }
 
 const EVERY_MS = 1_000;
@@ -145,8 +148,10 @@ export class Status {
   }
 
   #causes(): Cause[] {
-    const { volume, disk, services } = this.#sources;
+    const { volume, disk, credentials, services } = this.#sources;
     const causes = volume.causes();
+    const lapse = credentials?.cause();
+    if (lapse) causes.push({ part: "backup", ...lapse });
     if (this.#failure !== undefined)
       causes.unshift({ part: "machine", kind: "failed", message: this.#failure });
     for (const service of services()) {

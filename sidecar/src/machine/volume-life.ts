@@ -29,6 +29,8 @@ export interface VolumeLifeOptions {
   readonly machine: string;
   /** The user's `backup/` prefix; undefined with the backup off. */
   readonly store: CountingStore | undefined;
+  /** See PatienceOptions. */
+  readonly renewed?: (() => AbortSignal | undefined) | undefined;
   readonly fence: "on" | "off";
   readonly agent: Owner | undefined;
   readonly clock: Clock;
@@ -287,12 +289,14 @@ export class VolumeLife {
   }
 
   #context(): BootContext {
-    const { root, user, machine, store, clock, agent, log, onEvent, onChange } = this.#options;
+    const { root, user, machine, store, renewed, clock, agent, log, onEvent, onChange } =
+      this.#options;
     return {
       root,
       user,
       machine,
       store,
+      renewed,
       clock,
       owner: agent,
       treeEqualsIndex: (index, signal) => treeEqualsIndex(index, { root, agent, clock, signal }),

@@ -4,7 +4,7 @@ import type { Clock } from "../platform/clock.ts";
 import { DeferredStore } from "./deferred.ts";
 import { DirectoryStore } from "./directory.ts";
 import { PrefixedStore } from "./prefixed.ts";
-import type { CredentialsProvider } from "./s3-settings.ts";
+import type { CredentialsProvider, S3StoreOptions } from "./s3-settings.ts";
 import type { Store } from "./store.ts";
 
 export interface OpenStoreOptions {
@@ -12,6 +12,8 @@ export interface OpenStoreOptions {
   readonly url: string;
   /** Needed for `s3://`: asked before every request, so that what it gives can change. */
   readonly credentials?: CredentialsProvider | undefined;
+  /** See S3StoreOptions. */
+  readonly onDenied?: S3StoreOptions["onDenied"];
   /** Where the S3 API is, such as `https://ACCOUNT.r2.cloudflarestorage.com`; AWS's own by default. */
   readonly endpoint?: string | undefined;
   /** "auto" by default, R2's only one. */

@@ -22,6 +22,10 @@ export type CredentialsProvider = () => S3Credentials | Promise<S3Credentials>;
 export interface S3StoreOptions {
   readonly bucket: string;
   readonly credentials: CredentialsProvider;
+  /**
+   * Told that the server refused `used`. True where the provider has others by now: the request is then sent once more.
+   */
+  readonly onDenied?: ((used: S3Credentials | undefined) => boolean) | undefined;
   /** "auto" by default, R2's only region. */
   readonly region?: string | undefined;
   /** AWS's own for the region by default. */

@@ -14,7 +14,7 @@ import { collect, orAborted, sizeOf } from "./body.ts";
 import { checkKey, checkRange, pageSize } from "./key.ts";
 import { abortUploads } from "./s3-abort-uploads.ts";
 import { kindOfCode, s3Error } from "./s3-error.ts";
-import { s3Settings, useMd5, type S3StoreOptions } from "./s3-settings.ts";
+import { s3Settings, useMd5, type S3Credentials, type S3StoreOptions } from "./s3-settings.ts";
 import { uploadParts } from "./s3-upload.ts";
 import {
   StoreError,
@@ -53,6 +53,9 @@ export class S3Store implements Store {
   readonly #once: S3Client;
   /** Sends again after what may pass. */
   readonly #client: S3Client;
+  readonly #onDenied: S3StoreOptions["onDenied"];
+  /** What the last request was signed with. */
+  #credentials: S3Credentials | undefined;
   #secrets: readonly string[] = [];
   /** The server's clock minus ours, as of the last answer that told. */
   #skewMs = 0;
@@ -61,10 +64,8 @@ export class S3Store implements Store {
     this.name = `s3://${options.bucket}`;
     this.#bucket = options.bucket;
     this.#clock = options.clock ?? systemClock;
-    const settings = s3Settings(options, (credentials) => {
-      const { accessKeyId, secretAccessKey, sessionToken = "" } = credentials;
-      this.#secrets = [sessionToken, secretAccessKey, accessKeyId];
-    });
+    this.#onDenied = options.onDenied;
+    const settings = s3Settings(options, (credentials) => this.#noteCredentials(credentials));
     this.#client = new S3Client({ ...settings, maxAttempts: TRIES });
     const { requestHandler } = this.#client.config;
     this.#once = new S3Client({ ...settings, requestHandler, maxAttempts: 1 });
@@ -277,13 +278,18 @@ export class S3Store implements Store {
     signal: AbortSignal | undefined,
     action: () => Promise<T>,
   ): Promise<T> {
-    signal?.throwIfAborted();
-    try {
-      // The SDK's pauses between its attempts, of up to 20 s, do not heed the signal.
-      return await orAborted(action(), signal);
-    } catch (error) {
+    for (let renewals = 0; ; renewals += 1) {
       signal?.throwIfAborted();
-      throw this.#error(error, attempt);
+      try {
+        // The SDK's pauses between its attempts, of up to 20 s, do not heed the signal.
+        return await orAborted(action(), signal);
+      } catch (error) {
+        signal?.throwIfAborted();
+        const failure = this.#error(error, attempt);
+        // What was refused has not happened: it can be asked again as it is.
+        const isRenewed = failure.kind === "denied" && this.#onDenied?.(this.#credentials);
+        if (!isRenewed || renewals > 0) throw failure;
+      }
     }
   }
 
@@ -292,6 +298,15 @@ export class S3Store implements Store {
     attempt: { readonly verb: string; readonly key: string; readonly conditional?: boolean },
   ): StoreError {
     return s3Error(error, { ...attempt, bucket: this.#bucket, secrets: this.#secrets });
+  }
+
+  #noteCredentials(credentials: S3Credentials): void {
+    if (credentials === this.#credentials) return;
+    this.#credentials = credentials;
+    const { accessKeyId, secretAccessKey, sessionToken = "" } = credentials;
+    // Answers to requests signed with the earlier ones may still come.
+    const earlier = this.#secrets.slice(0, 3);
+    this.#secrets = [sessionToken, secretAccessKey, accessKeyId, ...earlier];
   }
 
   #noteTime(response: unknown): void {

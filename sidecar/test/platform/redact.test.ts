@@ -13,3 +13,10 @@ test("createRedactor() leaves a text alone where there is nothing to hide", () =
   expect(createRedactor([])("anything")).toBe("anything");
   expect(createRedactor(["ab"])("abc")).toBe("abc");
 });
+
+test("createRedactor() takes in secrets that come later, and keeps the first ones for ever", () => {
+  const redact = createRedactor(["first-secret"]);
+  redact.add(["second-secret", "short"]);
+  for (let i = 0; i < 400; i += 1) redact.add([`later-secret-${i}`]);
+  expect(redact("first-secret short later-secret-399")).toBe("[redacted] short [redacted]");
+});

@@ -496,3 +496,30 @@ test("S3Store says that a connection was refused", async () => {
     'Cannot get "a/b" in bucket "bucket": ECONNREFUSED',
   );
 });
+
+test("S3Store asks once more where the credentials were renewed by the time they were refused", async () => {
+  const renewed = { accessKeyId: "AKIDRENEWED00000002", secretAccessKey: "renewed-secret-key" };
+  const uses = (request: SeenRequest): string =>
+    String(request.headers.authorization).includes(renewed.accessKeyId) ? "new" : "old";
+  await using server = await scriptedServer(
+    accepting((request) => (uses(request) === "old" ? failure(403, "ExpiredToken") : undefined)),
+  );
+  let current: S3Credentials = SECRETS;
+  const refusals: unknown[] = [];
+  let isThere = false;
+  const store = new S3Store({
+    bucket: "bucket",
+    endpoint: server.endpoint,
+    credentials: () => current,
+    onDenied: (used) => {
+      refusals.push(used);
+      if (isThere) current = renewed;
+      return current !== used;
+    },
+  });
+  await expectKind(store.put("k", bytes(10), { ifAbsent: true }), "denied");
+  isThere = true;
+  await store.put("k", bytes(10), { ifAbsent: true });
+  expect(refusals).toEqual([SECRETS, SECRETS]);
+  expect(server.requests.map(uses)).toEqual(["old", "old", "new"]);
+});

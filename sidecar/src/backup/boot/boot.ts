@@ -7,7 +7,7 @@ import { isVolumeError } from "../../volume/volume-error.ts";
 import type { StoreReads } from "../history/history.ts";
 import { patientReads } from "../history/patient-reads.ts";
 import type { Index } from "../index.ts";
-import { Patience } from "../patience.ts";
+import { Patience, type PatienceOptions } from "../patience.ts";
 import type { Unrestored } from "../restore/build-tree.ts";
 import { STAGING_NAME, removeOwn } from "../restore/place.ts";
 import type { Progress } from "../restore/progress.ts";
@@ -39,6 +39,8 @@ export interface BootContext {
   readonly machine: string;
   /** Undefined where the backup is off. */
   readonly store: StoreReads | undefined;
+  /** See PatienceOptions. */
+  readonly renewed?: PatienceOptions["renewed"];
   readonly clock: Clock;
   /** Who everything that is restored belongs to. */
   readonly owner?: Owner | undefined;
@@ -90,9 +92,10 @@ class Boot {
     this.#signal = signal;
     this.#index = index;
     this.#indexPath = `${context.root.path}/${OWN_FOLDER}/index.sqlite`;
-    const { clock, random } = context;
+    const { clock, random, renewed } = context;
     this.#patience = new Patience({
       clock,
+      renewed,
       ...(random ? { random } : {}),
       onChange: (reach, error) => {
         if (reach !== "ok") this.#tell("waiting", error?.message ?? "The store does not answer");

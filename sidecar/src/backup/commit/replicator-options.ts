@@ -5,6 +5,7 @@ import type { Store } from "../../store/store.ts";
 import type { Index } from "../index.ts";
 import type { ScanResult } from "../notice/scan.ts";
 import type { ScanRequest } from "../notice/scanner.ts";
+import type { PatienceOptions } from "../patience.ts";
 import type { Reading } from "../read/reading.ts";
 import type { Failpoint } from "./committer.ts";
 import type { DirtyPaths } from "./intake.ts";
@@ -54,6 +55,8 @@ export interface ReplicatorOptions {
   readonly onEvent?: (event: ReplicatorEvent) => void;
   readonly counts?: () => StoreCounts;
   readonly budget?: number;
+  /** See PatienceOptions. */
+  readonly renewed?: PatienceOptions["renewed"];
   /** In [0, 1). */
   readonly random?: () => number;
   /** See CommitterOptions. */

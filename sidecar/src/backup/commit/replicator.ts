@@ -58,6 +58,7 @@ export class Replicator {
     });
     this.#patience = new Patience({
       clock,
+      renewed: options.renewed,
       ...(random ? { random } : {}),
       onChange: (reach, error) => this.#standing.setReach(reach, error),
     });
