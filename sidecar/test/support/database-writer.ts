@@ -9,7 +9,6 @@ export interface WriterOptions {
   readonly log: string;
   /** The database has so many bytes before the first row. */
   readonly fillBytes?: number;
-  readonly pageSize?: number;
   readonly forMs?: number;
 }
 
@@ -51,7 +50,7 @@ export function countRows(path: string): number {
   if (String(said) !== "ok") throw new Error(`${path} is damaged: ${String(said)}`);
   const row = (sql: string): unknown[] => database.query(sql).values()[0] ?? [];
   if (row("SELECT count(*) FROM sqlite_schema WHERE name = 'last'")[0] === 0) return 0;
-  const [count, least, most] = row("SELECT count(*), min(id), max(id) FROM t").map(Number);
+  const [count = 0, least, most] = row("SELECT count(*), min(id), max(id) FROM t").map(Number);
   if (count === 0) return 0;
   const [last] = row("SELECT id FROM last").map(Number);
   if (least !== 1 || most !== count || last !== count)
@@ -63,9 +62,8 @@ function format({ rows, longestMs }: Written): string {
   return `${rows} ${longestMs.toFixed(1)}`.padEnd(40);
 }
 
-function write({ path, mode, log, fillBytes = 0, pageSize, forMs = 100_000 }: WriterOptions): void {
+function write({ path, mode, log, fillBytes = 0, forMs = 100_000 }: WriterOptions): void {
   const database = new Database(path, { create: true });
-  if (pageSize !== undefined) database.run(`PRAGMA page_size = ${pageSize}`);
   database.run(`PRAGMA journal_mode = ${mode}`);
   database.run("PRAGMA busy_timeout = 20000");
   database.run("PRAGMA synchronous = OFF");
