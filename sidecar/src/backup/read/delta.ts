@@ -134,8 +134,8 @@ export class DeltaFinder {
     this.#fresh += bytes.length;
     append(this.#ranges, { offset, length: bytes.length });
     if (this.#fresh > MAX_HELD_BYTES) this.#held = undefined;
-    // A copy: the block is a view of what was read at once.
-    this.#held?.push(bytes.slice());
+    // A copy, which `slice` of a Buffer would not be: the block is a view of what was read at once.
+    this.#held?.push(new Uint8Array(bytes));
   }
 }
 
