@@ -33,7 +33,7 @@ export interface ReadOptions {
   /** No more is read, whatever there is. */
   readonly size: number;
   readonly base?: DeltaBase | undefined;
-  /** Sees every chunk. */
+  /** Sees every chunk, which is not its own once it returns. */
   readonly each?: (chunk: Buffer) => void;
 }
 
@@ -44,7 +44,12 @@ export async function readContent(fd: number, { size, base, each }: ReadOptions)
   const finder = isLarge && base ? new DeltaFinder(base, size) : undefined;
   const blocks = isLarge ? new BlockHasher((block, hash) => finder?.add(block, hash)) : undefined;
   let length = 0;
-  for await (const chunk of chunksOf(fd, size)) {
+  // One buffer for all of it: Bun would let hundreds pile up.
+  const buffer = Buffer.allocUnsafe(Math.min(CHUNK_BYTES, size));
+  while (length < size) {
+    const room = buffer.subarray(0, Math.min(buffer.length, size - length));
+    const chunk = await readChunk(fd, room, length);
+    if (chunk.length === 0) break;
     hasher.update(chunk);
     blocks?.update(chunk);
     each?.(chunk);
@@ -67,7 +72,8 @@ export function chunksOf(fd: number, size: number): AsyncGenerator<Buffer> {
 async function* chunksIn(fd: number, ranges: readonly Range[]): AsyncGenerator<Buffer> {
   for (const { offset, length } of ranges) {
     for (let at = offset; at < offset + length;) {
-      const chunk = await readChunk(fd, Math.min(CHUNK_BYTES, offset + length - at), at);
+      const room = Buffer.allocUnsafe(Math.min(CHUNK_BYTES, offset + length - at));
+      const chunk = await readChunk(fd, room, at);
       if (chunk.length === 0) return;
       at += chunk.length;
       yield chunk;
@@ -132,9 +138,9 @@ async function* checkedChunks(
   if (held) yield held;
 }
 
-function readChunk(fd: number, size: number, offset: number): Promise<Buffer> {
+function readChunk(fd: number, into: Buffer, offset: number): Promise<Buffer> {
   return new Promise((resolve, reject) => {
-    read(fd, Buffer.allocUnsafe(size), 0, size, offset, (error, length, buffer) => {
+    read(fd, into, 0, into.length, offset, (error, length, buffer) => {
       if (error) reject(volumeError(error, "read", "an open file"));
       else resolve(buffer.subarray(0, length));
     });
