@@ -52,7 +52,7 @@ export async function* exactlyHeldBack(
   let held: Uint8Array | undefined;
   for await (const chunk of exactly(source, options)) {
     if (held) yield held;
-    held = chunk.slice();
+    held = new Uint8Array(chunk);
   }
   if (held) yield held;
 }
