@@ -26,7 +26,10 @@ export async function* exactly(
   let given = 0;
   try {
     for (;;) {
-      const next = await Promise.race([chunks.next(), abort.promise]);
+      const pull = chunks.next();
+      // Without the chunk: a promise that lasts keeps what every race came to, here a whole file.
+      await Promise.race([pull.then(() => undefined), abort.promise]);
+      const next = await pull;
       if (next.done) break;
       given += next.value.byteLength;
       if (given > sizeBytes) {

@@ -153,7 +153,10 @@ async function* abortable(
   let open = true;
   try {
     for (;;) {
-      const next = await Promise.race([iterator.next(), aborted.promise]);
+      const pull = iterator.next();
+      // Without the chunk: a promise that lasts keeps what every race came to, here a whole file.
+      await Promise.race([pull.then(() => undefined), aborted.promise]);
+      const next = await pull;
       if (next.done === true) {
         open = false;
         return;

@@ -15,6 +15,7 @@ import { join } from "node:path";
 import { TEMP_PREFIX, writeFileAtomic, type WriteOptions } from "../../src/volume/atomic.ts";
 import { Root } from "../../src/volume/root.ts";
 import { VolumeError } from "../../src/volume/volume-error.ts";
+import { countedChunks } from "../support/chunks-in-memory.ts";
 import { tempDir } from "../support/temp-dir.ts";
 import { until } from "../support/until.ts";
 
@@ -187,3 +188,11 @@ test("a writer killed at any moment leaves the old content or the new one", asyn
     expect(contents).toContain(readFileSync(file, "utf8"));
   }
 }, 30_000);
+
+test("a file that is written as it comes is not kept in memory", async () => {
+  using dir = tempDir();
+  const chunks = countedChunks(400);
+  const { signal } = new AbortController();
+  expect(await put([dir.path, "file"], chunks.source(), { signal })).toBe(chunks.sizeBytes);
+  expect(chunks.most).toBeLessThan(60);
+});
