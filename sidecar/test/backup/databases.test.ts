@@ -194,3 +194,50 @@ test("databases that cannot be read hold up nothing else, and not the last commi
   expect(files.map(({ path }) => path)).toContain("workspace/last.md");
   expect(files.filter(({ path }) => LOG.test(path))).toEqual([]);
 });
+
+test("a database that gets damaged stays as it was in the backup, the status says so, and it goes on when it is mended", async () => {
+  using objects = tempDir();
+  using volume = tempDir();
+  const store = new DirectoryStore(objects.path);
+  const path = join(volume.path, "workspace/notes.db");
+  mkdirSync(dirname(path));
+  {
+    await using _ = await otherProcess(
+      path,
+      `${FILL} db.run("CREATE INDEX i ON t (x)"); db.close()`,
+    );
+  }
+  const good = readFileSync(path);
+  await using live = await liveBackup(store, volume.path);
+  const { backup } = live;
+  const sync = (): Promise<{ readonly position: number }> =>
+    backup.flush(AbortSignal.timeout(30_000));
+  const newest = async () => {
+    const files = await filesAt(store, backup.status().position);
+    return files.find((entry) => entry.path === "workspace/notes.db");
+  };
+  await sync();
+  const first = await newest();
+  expect(first).toMatchObject({ sqlite: true, size: good.length });
+
+  writeFileSync(path, Buffer.from(good).fill(0xaa, 8_192, 20_480));
+  await until(
+    () => backup.status().skipped.some(({ reason }) => reason === "corrupt_database"),
+    "the status to say so",
+    30_000,
+  );
+  writeFileSync(join(volume.path, "workspace/other.md"), "other");
+  await until(() => live.has("workspace/other.md", "other"), "other files to be committed", 30_000);
+  expect(await newest()).toMatchObject({ sqlite: true, sha256: first?.sha256 });
+
+  writeFileSync(path, good);
+  {
+    await using _ = await otherProcess(
+      path,
+      `db.run("INSERT INTO t (x) VALUES ('mended')"); db.close()`,
+    );
+  }
+  await until(async () => (await newest())?.sha256 !== first?.sha256, "the next copy", 60_000);
+  expect(backup.status().skipped).toEqual([]);
+  expect(await newest()).toMatchObject({ sqlite: true });
+});

@@ -20,6 +20,8 @@ const ELSEWHERE = "/tmp";
 /** Room that a private copy must leave on the volume. */
 const RESERVE_BYTES = 64 * 1024 ** 2;
 const CHECK_EVERY_MS = 3_600_000;
+/** A check takes a millisecond for each MiB, so that the last good copy of a small database really is one. */
+const CHECKED_ALWAYS_BYTES = 16 * 1024 ** 2;
 /** A database gets at most this share of a core. Source: backup.md, "Read consistently". */
 const DATABASE_SHARE = 0.05;
 /** The main loop may stand still for 20 ms at most. Source: backup.md, "Numbers to meet". */
@@ -63,7 +65,7 @@ export class ReadContext implements Disposable {
   #breathed = 0;
   #folder: OpenFolder | undefined;
   readonly #restless = new Set<string>();
-  readonly #checked = new Map<string, number>();
+  readonly #checkDue = new Map<string, number>();
   readonly #links = new Map<string, string>();
   readonly #databases = new Set<string>();
 
@@ -137,6 +139,11 @@ export class ReadContext implements Disposable {
     return this.#restless.has(path);
   }
 
+  /** All of these paths. */
+  get restless(): readonly string[] {
+    return [...this.#restless];
+  }
+
   setRestless(path: string, restless: boolean): void {
     if (!restless) this.#restless.delete(path);
     else if (this.#restless.size < MAX_REMEMBERED) this.#restless.add(path);
@@ -157,20 +164,22 @@ export class ReadContext implements Disposable {
     }
   }
 
-  /** True if the database at `path` was not checked within the hour. */
+  /** True if the database at `path` is to be looked through for damage: a small one each time, any other once an hour. */
   isCheckDue(path: string): boolean {
-    const at = this.#checked.get(path);
-    return at === undefined || this.clock.monotonic() - at >= CHECK_EVERY_MS;
+    const at = this.#checkDue.get(path);
+    return at === undefined || this.clock.monotonic() >= at;
   }
 
-  setChecked(path: string): void {
-    if (this.#checked.size >= MAX_REMEMBERED) this.#checked.clear();
-    this.#checked.set(path, this.clock.monotonic());
+  /** Says that a database of this size was checked. Without a size: that it could not be, whatever size it has. */
+  setChecked(path: string, sizeBytes = Infinity): void {
+    const everyMs = sizeBytes <= CHECKED_ALWAYS_BYTES ? 0 : CHECK_EVERY_MS;
+    if (this.#checkDue.size >= MAX_REMEMBERED) this.#checkDue.clear();
+    this.#checkDue.set(path, this.clock.monotonic() + everyMs);
   }
 
   /** Makes every database due for a check: before a checkpoint. */
   checkAll(): void {
-    this.#checked.clear();
+    this.#checkDue.clear();
   }
 
   /** Says that copying the database at `path` took this long. */

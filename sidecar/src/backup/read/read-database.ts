@@ -37,7 +37,7 @@ export async function readDatabase(
     return skipped(path, "corrupt_database", result.message);
   }
   using copy = result.file;
-  if (check) context.setChecked(path);
+  if (check) context.setChecked(path, result.sizeBytes);
   const now = databaseStamp(stampOf(dir.lstat(name)) ?? "", logOf(dir, name)?.stamp);
   const again = now !== stamp;
   const opened = { path, open: copy, before, stamp };

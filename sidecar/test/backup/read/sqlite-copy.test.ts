@@ -16,6 +16,7 @@ import {
 } from "node:fs";
 import { join } from "node:path";
 
+import { dispose } from "../../../src/backup/commit/batch.ts";
 import { COPIES_FOLDER } from "../../../src/backup/notice/ignore.ts";
 import { CopyFolder, cleanCopies } from "../../../src/backup/read/copy-folder.ts";
 import { readPath } from "../../../src/backup/read/reader.ts";
@@ -258,14 +259,18 @@ test("readPath keeps the last good copy of a damaged database", async () => {
   expect((await copyOf(only)).equals(bytes)).toBe(true);
 });
 
-test("readPath checks a database once an hour", async () => {
+test.each([
+  ["small", 1_000, "each time"],
+  ["large", 17_000_000, "once an hour"],
+])("readPath checks a %s database of %d bytes %s", async (_, bytes, when) => {
   using data = databaseVolume();
   const path = join(data.path, "x.db");
   using db = new Database(path, { create: true });
   db.run("CREATE TABLE t (a)");
+  db.run("INSERT INTO t VALUES (zeroblob(?))", [bytes]);
   expect(data.context.isCheckDue("x.db")).toBe(true);
-  await readPath("x.db", data.context);
-  expect(data.context.isCheckDue("x.db")).toBe(false);
+  dispose([await readPath("x.db", data.context)]);
+  expect(data.context.isCheckDue("x.db")).toBe(when === "each time");
   data.context.checkAll();
   expect(data.context.isCheckDue("x.db")).toBe(true);
 });
