@@ -10,7 +10,6 @@ import { dispose } from "./commit/batch.ts";
 import { lastSyncFile } from "./commit/last-sync.ts";
 import type { BackupStatus, ReplicatorEvent } from "./commit/replicator-status.ts";
 import { Replicator } from "./commit/replicator.ts";
-import type { Halt } from "./commit/scans.ts";
 import { keys } from "./format/format.ts";
 import { Index } from "./index.ts";
 import { Checkpoints } from "./keep/checkpoints.ts";
@@ -31,6 +30,11 @@ import type { PatienceOptions } from "./patience.ts";
 import { cleanCopies } from "./read/copy-folder.ts";
 import { ReadContext } from "./read/read-context.ts";
 import { readPath } from "./read/reader.ts";
+import { whyRefused } from "./refusal.ts";
+import { backupWarnings, type Noticed } from "./warnings.ts";
+
+/** People are reminded of a mass deletion for so long. */
+const REMIND_MS = 86_400_000;
 
 /** Where the index of a volume is. */
 function indexPath(root: Root): string {
@@ -68,6 +72,9 @@ export class Backup {
   readonly #nightly: Nightly;
   readonly #ending = new AbortController();
   #nights: Promise<void> | undefined;
+  #scanErrors: Noticed["errors"] = [];
+  #unwatched: string | undefined;
+  #massDeletion: Noticed["massDeletion"];
   #ignore: Ignore;
 
   constructor(options: BackupOptions) {
@@ -93,6 +100,7 @@ export class Backup {
         dirty.hint(path, kind);
       },
       onLost: (kind, reason) => {
+        if (kind === "failed") this.#unwatched = reason;
         // The scan that tried again goes on anyway.
         if (kind === "failed" && !this.#rewatch.failed()) return;
         log.warn({ kind, reason }, "Changes may have gone unseen; the volume is scanned");
@@ -103,13 +111,14 @@ export class Backup {
     const snapshot = (): Index => new Index(indexPath(root), { readonly: true }).freeze();
     this.#replicator = new Replicator({
       ...options,
+      onEvent: (event) => this.#onEvent(event),
       dirty,
       read: (path) => readPath(path, this.#context),
       isDatabase: (path) => this.#context.isDatabase(path),
       onEnding: () => this.#context[Symbol.dispose](),
       scan: (request) => this.#scan(request),
       probe: (signal) => probeConditionalPut(store, keys.probe, { signal, clock }),
-      refuse: () => this.#refuse(),
+      refuse: () => whyRefused(root, options.user),
       isWatching: () => this.#watcher.isWatching,
       makeRoom: () => this.#makeRoom(),
       lastSync: lastSyncFile(root, log),
@@ -155,7 +164,25 @@ export class Backup {
   }
 
   status(): BackupStatus {
-    return { ...this.#replicator.status(), ...this.#nightly.status() };
+    const status = this.#replicator.status();
+    const massDeletion = this.#massDeletion;
+    const now = this.#options.clock.now();
+    const warnings = backupWarnings({
+      ...status,
+      errors: this.#scanErrors,
+      unwatched: this.#watcher.isWatching ? undefined : this.#unwatched,
+      restless: this.#context.restless,
+      massDeletion: massDeletion && now - massDeletion.at < REMIND_MS ? massDeletion : undefined,
+    });
+    return { ...status, ...this.#nightly.status(), warnings };
+  }
+
+  #onEvent(event: ReplicatorEvent): void {
+    if (event.type === "mass_delete") {
+      const position = Number(event.details?.["position"] ?? 0);
+      this.#massDeletion = { message: event.message, position, at: this.#options.clock.now() };
+    }
+    this.#options.onEvent(event);
   }
 
   #isBusy(): "idle" | "busy" | "away" {
@@ -183,7 +210,10 @@ export class Backup {
     if (mayWatch && !this.#watcher.isWatching && this.#rewatch.begin()) await this.#watcher.start();
     const result = await this.#scanner.scan(request);
     this.#clean(result.leftovers);
-    if (request.path === undefined) await this.#keepRoom();
+    if (request.path === undefined) {
+      this.#scanErrors = result.errors;
+      await this.#keepRoom();
+    }
     return result;
   }
 
@@ -207,15 +237,6 @@ export class Backup {
   #reloadRules(): void {
     this.#ignore = createIgnore(readRules(this.#options.root));
     this.#context.ignore = this.#ignore;
-  }
-
-  /** A volume that was swapped under us is never committed as if that were the user's wish. */
-  #refuse(): Halt | undefined {
-    const { root, user } = this.#options;
-    const why = whyNotReady(root, user);
-    if (why === undefined) return undefined;
-    const message = `Cannot back up the volume: ${why}; restart the machine to have it looked at anew`;
-    return { kind: "marker", message };
   }
 
   /** Removes what killed writes have left behind. */

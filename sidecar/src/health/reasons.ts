@@ -6,7 +6,10 @@ export interface Cause {
   readonly part: string;
   /** One word for programs, such as "unreachable". */
   readonly kind: string;
+  /** What was found and what to do. */
   readonly message: string;
+  /** Something to know of that leaves the machine ready. */
+  readonly severity?: "notice" | undefined;
 }
 
 /** What decides the state of the whole machine. */
@@ -31,7 +34,7 @@ export function machineState(inputs: StateInputs): MachineState {
   if (inputs.stopping) return "stopping";
   if (inputs.restoring) return "restoring";
   if (!inputs.booted) return "booting";
-  return inputs.causes.length > 0 ? "degraded" : "ready";
+  return inputs.causes.some((cause) => cause.severity !== "notice") ? "degraded" : "ready";
 }
 
 /** Remembers since when the machine is in its state and each cause holds, and says what has changed. */

@@ -15,9 +15,16 @@ export const reportSchema = z.object({
   /** ISO 8601, when the state began. */
   since: z.string(),
   uptimeS: z.number(),
-  /** Why the machine is not simply ready, the most important first. */
+  /** Why the machine is not simply ready, the most important first, and what else one should know of. */
   reasons: z.array(
-    z.object({ part: z.string(), kind: z.string(), message: z.string(), since: z.string() }),
+    z.object({
+      part: z.string(),
+      kind: z.string(),
+      message: z.string(),
+      since: z.string(),
+      /** Not there for what makes the machine degraded. */
+      severity: z.literal("notice").optional(),
+    }),
   ),
   services: z.array(
     z.object({
@@ -130,6 +137,15 @@ export type MachineEventType =
   | "config_repaired"
   | "disk_low"
   | "idle_stop"
+  /** A reason has appeared, without a change of the machine's state to degraded. */
+  | "warning"
+  | "halted"
+  | "resumed"
+  | "unfenced"
+  | "damaged_index"
+  | "unreachable"
+  | "denied"
+  | "reachable"
   | "credentials_renewed"
   | "credentials_expiring"
   | "credentials_expired"

@@ -68,7 +68,7 @@ export class Assembly {
     this.#identity = identifyMachine(environment);
     this.#root = new Root(config.dataDir);
     this.#watchdog = new Watchdog({ clock });
-    this.#disk = new Disk({ root: this.#root, clock, log, onChange: (low) => this.#onDisk(low) });
+    this.#disk = new Disk({ root: this.#root, clock, log, onLow: (low) => this.#onDisk(low) });
     this.#children = this.#makeChildren();
     this.#store = userStore(config, {
       clock,
@@ -302,20 +302,7 @@ export class Assembly {
   }
 
   #onVolume(event: VolumeEvent): void {
-    switch (event.type) {
-      case "restored":
-      case "restore_failed":
-      case "diverged":
-      case "mass_delete":
-      case "verify_failed":
-      case "removed":
-      case "fenced":
-        this.#status.event(event.type, event.details ?? {});
-        break;
-      default:
-        // The others show as causes of the machine's state.
-        break;
-    }
+    this.#status.tell(event);
     this.#status.refresh();
   }
 

@@ -1,7 +1,7 @@
 import type { Clock } from "../platform/clock.ts";
 import type { Logger } from "../platform/log.ts";
 import type { Root } from "../volume/root.ts";
-import { belowReserve, readSpace, type Space } from "../volume/space.ts";
+import { belowReserve, isReadOnly, readSpace, type Space } from "../volume/space.ts";
 
 const EVERY_MS = 10_000;
 const UNKNOWN: Space = { bytes: 0, free: 0, files: 0 };
@@ -11,7 +11,7 @@ export interface DiskOptions {
   readonly clock: Clock;
   readonly log: Logger;
   /** The reserve was reached, or is free again. */
-  readonly onChange: (low: boolean) => void;
+  readonly onLow: (low: boolean) => void;
 }
 
 /** Measures the volume's space from time to time, for the status and for whoever must not fill it. */
@@ -19,6 +19,7 @@ export class Disk {
   readonly #options: DiskOptions;
   #space: Space = UNKNOWN;
   #low = false;
+  #isReadOnly = false;
   #failing = false;
   #cancel: (() => void) | undefined;
 
@@ -35,6 +36,11 @@ export class Disk {
     return this.#low;
   }
 
+  /** True while nothing at all can be written. */
+  get isReadOnly(): boolean {
+    return this.#isReadOnly;
+  }
+
   /** Resolves when the first figures are there. */
   async start(): Promise<void> {
     await this.#measure();
@@ -45,9 +51,10 @@ export class Disk {
   }
 
   async #measure(): Promise<void> {
-    const { root, clock, log, onChange } = this.#options;
+    const { root, clock, log, onLow } = this.#options;
     try {
       using top = root.dir("");
+      this.#isReadOnly = isReadOnly(top);
       this.#space = await readSpace(top);
       this.#failing = false;
     } catch (error) {
@@ -57,7 +64,7 @@ export class Disk {
     const low = belowReserve(this.#space);
     if (low !== this.#low) {
       this.#low = low;
-      onChange(low);
+      onLow(low);
     }
     // A failure is caught above, so that nothing can be thrown to nobody here.
     this.#cancel = clock.after(EVERY_MS, () => void this.#measure());

@@ -62,7 +62,7 @@ function serviceReport(status: ServiceStatus): Report["services"][number] {
 function backupReport({ volume, storeName }: ReportSources): Report["backup"] {
   const status = volume.backupStatus();
   if (status) {
-    const { reason: _, skipped, ...rest } = status;
+    const { reason: _, warnings: __, skipped, ...rest } = status;
     return { ...rest, skipped: [...skipped] };
   }
   const restore = volume.progress;

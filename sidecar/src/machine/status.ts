@@ -8,7 +8,7 @@ import type { Credentials } from "../store/credentials.ts";
 import type { ServiceStatus } from "../supervisor/spec.ts";
 import type { Disk } from "./disk.ts";
 import { serviceCause } from "./service-cause.ts";
-import type { VolumeLife } from "./volume-life.ts";
+import type { VolumeEvent, VolumeLife } from "./volume-life.ts";
 
 /** The parts that the machine's state follows from. */
 export interface StatusSources {
@@ -20,6 +20,11 @@ export interface StatusSources {
 }
 
 const EVERY_MS = 1_000;
+/** What comes and goes is told this often at most. */
+const WARN_AGAIN_MS = 3_600_000;
+
+const READ_ONLY =
+  "The volume is read-only, which a disk that fails becomes: nothing can be written or committed; restart the machine, and attach another volume if it stays so, which is restored from the backup";
 
 /** Follows the state of the whole machine, and tells the log and the control plane when it changes. */
 export class Status {
@@ -35,6 +40,10 @@ export class Status {
   /** Every service was ready, or had died, at least once: one that dies again and again is not booting each time. */
   #haveTried = false;
   #failure: string | undefined;
+  /** The causes of the last look, by part and kind. */
+  #known: ReadonlySet<string> = new Set();
+  /** When each was told of last. */
+  readonly #warned = new Map<string, number>();
   #cancel: (() => void) | undefined;
 
   constructor(
@@ -106,11 +115,13 @@ export class Status {
     });
     const { state } = this.history;
     const { before } = change;
+    if (state === "ready" || state === "degraded")
+      this.#warn(causes, { isTold: before !== undefined && state === "degraded" });
     if (before === undefined) {
       if (state === "degraded") this.#tellOf(change);
       return;
     }
-    const fields = { state, before, reasons: causes.map(inWords) };
+    const fields = { state, before, reasons: causes.filter(isProblem).map(inWords) };
     if (state === "degraded") this.#log.warn(fields, "The machine is degraded");
     else this.#log.info(fields, "The machine's state changed");
     if (state === "ready") this.event(this.#wasReady ? "recovered" : "ready", {});
@@ -119,14 +130,38 @@ export class Status {
     this.#plane?.changed();
   }
 
+  /** Tells the control plane of every cause that has appeared, unless the event of the machine's state does. */
+  #warn(causes: readonly Cause[], { isTold }: { readonly isTold: boolean }): void {
+    const now = this.#clock.monotonic();
+    const known = this.#known;
+    this.#known = new Set(causes.map(keyOf));
+    for (const cause of causes) {
+      const key = keyOf(cause);
+      if (known.has(key) || now - (this.#warned.get(key) ?? -Infinity) < WARN_AGAIN_MS) continue;
+      this.#warned.set(key, now);
+      if (cause.severity === "notice")
+        this.#log.warn({ reason: inWords(cause) }, "Something should be known of the machine");
+      if (!isTold) this.event("warning", { ...cause });
+    }
+  }
+
   /** Says what else is wrong now with a machine that was degraded before, and what is not any more. */
   #tellOf({ appeared, gone }: StateChange): void {
-    for (const reason of appeared)
+    for (const reason of appeared.filter(isProblem))
       this.#log.warn({ reason: inWords(reason) }, "Something else is wrong with the machine");
     const over = gone.filter(({ part }) => !appeared.some((reason) => reason.part === part));
-    for (const reason of over)
+    for (const reason of over.filter(isProblem))
       this.#log.info({ reason: inWords(reason) }, "Something is not wrong any more");
     if (appeared.length + gone.length > 0) this.#plane?.changed();
+  }
+
+  /** Passes on what happened to the volume or its backup. */
+  tell({ type, message, details }: VolumeEvent): void {
+    // "recovered" is what the control plane is told of the whole machine.
+    this.event(type === "recovered" ? "reachable" : type, {
+      ...(message === undefined ? {} : { message }),
+      ...details,
+    });
   }
 
   event(type: MachineEventType, details: Readonly<Record<string, unknown>>): void {
@@ -158,6 +193,7 @@ export class Status {
       const cause = serviceCause(service);
       if (cause) causes.push(cause);
     }
+    if (disk.isReadOnly) causes.push({ part: "volume", kind: "failing", message: READ_ONLY });
     if (disk.isLow) {
       const { free } = disk.space;
       const message = `Only ${Math.floor(free / 2 ** 20)} MiB are free on the volume: delete files or extend it`;
@@ -165,6 +201,14 @@ export class Status {
     }
     return causes;
   }
+}
+
+function isProblem({ severity }: Cause): boolean {
+  return severity !== "notice";
+}
+
+function keyOf({ part, kind }: Cause): string {
+  return `${part} ${kind}`;
 }
 
 function inWords({ part, message }: Cause): string {

@@ -1,5 +1,11 @@
 import { Backup, treeEqualsIndex } from "../backup/backup.ts";
-import type { BootEvent, BootOutcome, BootStatus, Ready } from "../backup/boot/boot-outcome.ts";
+import type {
+  BootEvent,
+  BootOutcome,
+  BootStatus,
+  Halted,
+  Ready,
+} from "../backup/boot/boot-outcome.ts";
 import { bootVolume, catchUp, finishFresh, type BootContext } from "../backup/boot/boot.ts";
 import type { BackupStatus, ReplicatorEvent } from "../backup/commit/replicator-status.ts";
 import type { Progress } from "../backup/restore/progress.ts";
@@ -12,8 +18,10 @@ import type { Owner } from "../volume/dir.ts";
 import type { Root } from "../volume/root.ts";
 import {
   accessOf,
+  backupCauses,
   causesOf,
   isRestoring,
+  mayPass,
   restingState,
   type Access,
   type Phase,
@@ -21,7 +29,11 @@ import {
 } from "./volume-phase.ts";
 
 /** Something that happened to the volume or its backup. */
-export type VolumeEvent = BootEvent | ReplicatorEvent;
+export interface VolumeEvent {
+  readonly type: BootEvent["type"] | ReplicatorEvent["type"];
+  readonly message?: string;
+  readonly details?: Readonly<Record<string, unknown>>;
+}
 
 export interface VolumeLifeOptions {
   readonly root: Root;
@@ -174,16 +186,8 @@ export class VolumeLife {
   }
 
   causes(): Cause[] {
-    const causes = causesOf(this.#phase);
-    const reason = this.#backup?.status().reason;
-    if (reason) causes.push({ part: "backup", ...reason });
-    const unrestored = this.#ready?.unrestored ?? [];
-    if (unrestored.length > 0) {
-      const [first] = unrestored;
-      const message = `${unrestored.length} files could not be brought back from the backup, the first is "${first?.path}": ${first?.reason}`;
-      causes.push({ part: "backup", kind: "unrestored", message });
-    }
-    return causes;
+    const { unrestored = [] } = this.#ready ?? {};
+    return [...causesOf(this.#phase), ...backupCauses(this.#backup?.status(), unrestored)];
   }
 
   /** Returns true where the volume is ready. */
@@ -201,6 +205,7 @@ export class VolumeLife {
         if (this.#phase.kind !== "halted" || this.#phase.halt.message !== outcome.message) {
           const { kind, message: reason } = outcome;
           this.#options.log.error({ kind, reason }, "The volume cannot be used");
+          this.#tellHalted(outcome);
         }
         this.#setPhase({ kind: "halted", halt: outcome });
         return false;
@@ -236,6 +241,7 @@ export class VolumeLife {
       "The store knows more than this volume",
     );
     if (outcome.state === "halted") {
+      this.#tellHalted(outcome);
       this.#setPhase({ kind: "halted", halt: outcome });
       await this.#options.endGateway();
       return;
@@ -272,7 +278,15 @@ export class VolumeLife {
     if (this.#life.signal.aborted) return;
     const message = error instanceof Error ? error.message : String(error);
     this.#options.log.error({ error }, "Cannot begin the backup");
-    this.#setPhase({ kind: "halted", halt: { state: "halted", kind: "failing", message } });
+    const halt: Halted = { state: "halted", kind: "failing", message };
+    this.#tellHalted(halt);
+    this.#setPhase({ kind: "halted", halt });
+  }
+
+  #tellHalted({ kind, message }: Halted): void {
+    // What has diverged says so itself.
+    if (kind !== "diverged")
+      this.#options.onEvent({ type: "halted", message, details: { reason: kind } });
   }
 
   #onBackupEvent(event: ReplicatorEvent): void {
@@ -303,7 +317,7 @@ export class VolumeLife {
       onStatus: (status) => {
         this.#tell(status);
         if (this.#phase.kind === "unsettled" && status.state === "waiting")
-          this.#setPhase({ ...this.#phase, reason: status.message });
+          this.#setPhase({ ...this.#phase, reason: status.message, isDenied: status.isDenied });
         // A halted volume that is only looked at again stays halted for everybody else.
         if (this.#phase.kind === "booting" || status.state === "restoring") {
           this.#setPhase({ kind: "booting", status });
@@ -323,22 +337,21 @@ export class VolumeLife {
   }
 
   /** One line for each step, and one for a wait, however often the store is asked. */
-  #tell({ state, message }: BootStatus): void {
-    const { log } = this.#options;
+  #tell({ state, message, isDenied }: BootStatus): void {
+    const { log, onEvent } = this.#options;
     const waited = this.#told === "waiting";
     this.#told = state;
     if (state !== "waiting") log.info({ state, reason: message }, "The volume is being made ready");
-    else if (!waited) log.warn({ reason: message }, "The store cannot be used; it is asked again");
+    else if (!waited) {
+      log.warn({ reason: message }, "The store cannot be used; it is asked again");
+      onEvent({ type: isDenied ? "denied" : "unreachable", message });
+    }
   }
 
   #setPhase(phase: Phase): void {
     this.#phase = phase;
     this.#options.onChange();
   }
-}
-
-function mayPass(outcome: BootOutcome): boolean {
-  return outcome.state === "halted" && (outcome.kind === "failing" || outcome.kind === "no_room");
 }
 
 function aborted(signal: AbortSignal): Promise<never> {

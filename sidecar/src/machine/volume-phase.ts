@@ -1,4 +1,5 @@
-import type { BootStatus, Halted } from "../backup/boot/boot-outcome.ts";
+import type { BootOutcome, BootStatus, Halted } from "../backup/boot/boot-outcome.ts";
+import type { BackupStatus } from "../backup/commit/replicator-status.ts";
 import { progressLine, type Progress } from "../backup/restore/progress.ts";
 import type { Cause } from "../health/reasons.ts";
 
@@ -15,7 +16,12 @@ export type Phase =
   | { readonly kind: "booting"; readonly status: BootStatus }
   | { readonly kind: "halted"; readonly halt: Halted }
   /** The files are whole, and what the store holds is not known: nothing is committed. */
-  | { readonly kind: "unsettled"; readonly sinceMs: number; readonly reason?: string }
+  | {
+      readonly kind: "unsettled";
+      readonly sinceMs: number;
+      readonly reason?: string;
+      readonly isDenied?: boolean | undefined;
+    }
   | { readonly kind: "settled" };
 
 /** The state of a backup that is not running. */
@@ -54,6 +60,11 @@ export function accessOf(
   }
 }
 
+/** True for what may be over without anybody's doing, such as a full disk. */
+export function mayPass(outcome: BootOutcome): boolean {
+  return outcome.state === "halted" && (outcome.kind === "failing" || outcome.kind === "no_room");
+}
+
 export function restingState(phase: Phase): RestingState {
   if (phase.kind === "halted") return phase.halt.kind === "diverged" ? "diverged" : "halted";
   if (phase.kind === "unsettled") return "unreachable";
@@ -67,13 +78,31 @@ export function causesOf(phase: Phase): Cause[] {
     return [{ part: "volume", kind: phase.halt.kind, message: phase.halt.message }];
   }
   if (phase.kind === "unsettled") {
-    return [{ part: "backup", kind: "unreachable", message: unsettledMessage(phase.reason) }];
+    const kind = phase.isDenied ? "denied" : "unreachable";
+    return [{ part: "backup", kind, message: unsettledMessage(phase.reason) }];
   }
   if (phase.kind === "booting" && phase.status.state === "waiting") {
     const message = `Nothing is started before the store says what belongs on the volume: ${phase.status.message}. ${ADVICE}`;
     return [{ part: "volume", kind: "waiting_for_store", message }];
   }
   return [];
+}
+
+/** What is wrong, or should be known, of a backup that runs, and of what a restore has left. */
+export function backupCauses(
+  status: Pick<BackupStatus, "reason" | "warnings"> | undefined,
+  unrestored: readonly { readonly path: string; readonly reason: string }[],
+): Cause[] {
+  const causes: Cause[] = [];
+  if (status?.reason) causes.push({ part: "backup", ...status.reason });
+  const [first] = unrestored;
+  if (first) {
+    const message = `${unrestored.length} files could not be brought back from the backup, the first is "${first.path}": ${first.reason}; they stay in the history: restore an earlier moment of them, or write them anew`;
+    causes.push({ part: "backup", kind: "unrestored", message });
+  }
+  for (const warning of status?.warnings ?? [])
+    causes.push({ part: "backup", ...warning, severity: "notice" });
+  return causes;
 }
 
 const ADVICE = "If it lasts, check BACKUP_URL and the R2_* variables";

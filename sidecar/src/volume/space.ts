@@ -1,4 +1,4 @@
-import { statfsSync } from "node:fs";
+import { accessSync, constants, statfsSync } from "node:fs";
 import { statfs } from "node:fs/promises";
 
 import type { Dir } from "./dir.ts";
@@ -37,6 +37,16 @@ export function isFull(dir: Dir): boolean {
     return bavail * bsize < FULL_BYTES || (files > 0 && ffree === 0);
   } catch (error) {
     throw volumeError(error, "measure", dir.path);
+  }
+}
+
+/** True if the file system is mounted read-only by now, as the kernel does with a disk that fails. */
+export function isReadOnly(dir: Dir): boolean {
+  try {
+    accessSync(dir.self, constants.W_OK);
+    return false;
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === "EROFS";
   }
 }
 

@@ -45,6 +45,12 @@ export function isVolumeError(
   return error instanceof VolumeError && (kinds.length === 0 || kinds.includes(error.kind));
 }
 
+/** True where the process, or the machine, has no descriptors left: that says nothing about what was to be opened. */
+export function isOutOfDescriptors(error: unknown): boolean {
+  const { code } = (error ?? {}) as NodeJS.ErrnoException;
+  return code === "EMFILE" || code === "ENFILE";
+}
+
 const BY_ERRNO: Readonly<Record<string, readonly [VolumeErrorKind, string]>> = {
   ENOENT: ["missing", "no such file or folder"],
   EEXIST: ["exists", "it exists already"],

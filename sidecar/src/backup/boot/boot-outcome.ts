@@ -1,3 +1,4 @@
+import { isStoreError } from "../../store/store.ts";
 import { isVolumeError } from "../../volume/volume-error.ts";
 import { isCodecError } from "../format/codec-error.ts";
 import { HistoryError } from "../history/history.ts";
@@ -12,6 +13,8 @@ import type { Decision } from "./decide.ts";
 export interface BootStatus {
   readonly state: "deciding" | "waiting" | "comparing" | "restoring";
   readonly message: string;
+  /** True where it waits because the store refuses the credentials. */
+  readonly isDenied?: boolean | undefined;
 }
 
 /** For the control plane. */
@@ -106,6 +109,12 @@ export function haltOf(error: unknown): Halted {
   }
   if (isVolumeError(error)) return halted("failing", "; check the volume, or attach another one");
   return halted("failing", "");
+}
+
+/** What is told while the store cannot be used. */
+export function waitingFor(error: Error | undefined): BootStatus {
+  const message = error?.message ?? "The store does not answer";
+  return { state: "waiting", message, isDenied: isStoreError(error, "denied") };
 }
 
 /** The sentence of an error. */

@@ -22,6 +22,7 @@ import {
   refused,
   restoredEvent,
   stopped,
+  waitingFor,
   type BootEvent,
   type BootOutcome,
   type BootStatus,
@@ -98,7 +99,7 @@ class Boot {
       renewed,
       ...(random ? { random } : {}),
       onChange: (reach, error) => {
-        if (reach !== "ok") this.#tell("waiting", error?.message ?? "The store does not answer");
+        if (reach !== "ok") context.onStatus?.(waitingFor(error));
       },
     });
   }
@@ -251,8 +252,7 @@ class Boot {
   }
 
   async #wait({ obstacle }: GatheredFacts): Promise<void> {
-    const message = obstacle?.message ?? "The store does not answer";
-    this.#tell("waiting", message);
+    this.#context.onStatus?.(waitingFor(obstacle));
     const denied = isStoreError(obstacle, "denied", "missing");
     await this.#patience.pause(denied ? Infinity : this.#failures, this.#signal);
     this.#failures += 1;

@@ -3,6 +3,8 @@ export interface BackupStatus {
   readonly state: "idle" | "committing" | "halted" | "fenced" | "unfenced" | "unreachable";
   /** Why it is not working; undefined where it is. */
   readonly reason: { readonly kind: string; readonly message: string } | undefined;
+  /** What one should know of and that keeps nothing from working. */
+  readonly warnings?: readonly { readonly kind: string; readonly message: string }[];
   /** Number of the last commit that is durable in the store and recorded; 0 before the first. */
   readonly position: number;
   /** ISO 8601. */

@@ -197,7 +197,7 @@ export class Replicator {
         } catch (error) {
           signal.throwIfAborted();
           if (isFullIndex(error) && this.#options.makeRoom?.()) continue;
-          // Neither the store nor a single file: the index, or the process itself.
+          // Neither the store nor a single file: the disk, the index, or the process itself.
           this.#standing.setFault(error);
           failures += 1;
           await this.#patience.pause(failures, signal);

@@ -1,5 +1,6 @@
 import type { Logger } from "../../platform/log.ts";
 import type { StoreError } from "../../store/store.ts";
+import { isOutOfDescriptors } from "../../volume/volume-error.ts";
 import { isDamagedIndex } from "../index-schema.ts";
 import type { Reach } from "../patience.ts";
 import type { CommitResult } from "./committer.ts";
@@ -10,6 +11,8 @@ export interface StandingOptions {
   readonly log: Logger;
   readonly store: { readonly name: string };
   readonly onEvent?: (event: ReplicatorEvent) => void;
+  /** See ReplicatorOptions. */
+  readonly refuse?: () => Halt | undefined;
   /** Called when commits may no longer be made, with why; and when they may again. */
   readonly onChange: (obstacle: Error | undefined) => void;
 }
@@ -19,6 +22,9 @@ const REACH: Readonly<Record<Reach, string>> = {
   unreachable: "The store cannot be reached; changes are kept and sent later",
   denied: "The store refuses the credentials; changes are kept and sent once there are new ones",
 };
+
+const NO_DESCRIPTORS =
+  "Cannot read the volume: no file descriptors are left; it is tried again, and restarting the machine frees them";
 
 /** Whether commits can be made, and why not. Every change is one line in the log and one event. */
 export class Standing {
@@ -76,12 +82,14 @@ export class Standing {
     this.#tell(halt, "The volume is whole again; the backup goes on");
   }
 
+  /** A commit failed for a reason of our own, or of the volume. */
   setFault(error: unknown): void {
-    if (this.#fault) return;
-    const message = error instanceof Error ? error.message : String(error);
-    this.#fault = { kind: isDamagedIndex(error) ? "damaged_index" : "internal", message };
+    const refusal = this.#refusal();
+    if (refusal) this.setTree(refusal);
+    if (refusal || this.#fault) return;
+    this.#fault = faultOf(error);
     this.#options.log.error({ error }, "Cannot commit; it is tried again");
-    this.#changed(haltType(this.#fault), message);
+    this.#changed(haltType(this.#fault), this.#fault.message);
   }
 
   clearFault(): void {
@@ -99,6 +107,15 @@ export class Standing {
     onEvent?.({ type: reach === "ok" ? "recovered" : reach, message: REACH[reach] });
   }
 
+  /** Undefined also where nothing can be told now: what has failed says as much. */
+  #refusal(): Halt | undefined {
+    try {
+      return this.#options.refuse?.();
+    } catch {
+      return undefined;
+    }
+  }
+
   #tell(halt: Halt | undefined, well: string): void {
     const { log } = this.#options;
     if (halt) log.error({ reason: halt.kind }, halt.message);
@@ -110,6 +127,12 @@ export class Standing {
     this.#options.onEvent?.({ type, message });
     this.#options.onChange(this.obstacle);
   }
+}
+
+function faultOf(error: unknown): Halt {
+  if (isOutOfDescriptors(error)) return { kind: "no_descriptors", message: NO_DESCRIPTORS };
+  const message = error instanceof Error ? error.message : String(error);
+  return { kind: isDamagedIndex(error) ? "damaged_index" : "internal", message };
 }
 
 function haltType({ kind }: Halt): "halted" | "damaged_index" {
