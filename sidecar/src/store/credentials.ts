@@ -8,7 +8,7 @@ const LOOK_MS = 30_000;
 /** A file that cannot be read may be half written: so soon it is looked at again before that is told. */
 const LOOK_AGAIN_MS = 1_000;
 /** So long before its credentials end, a machine that has no newer ones says so. */
-export const EXPIRY_ALARM_MS = 3_600_000;
+const EXPIRY_ALARM_MS = 3_600_000;
 
 export interface CredentialsEvent {
   readonly type:

@@ -141,7 +141,7 @@ export const keys = {
   pins: "pins/",
   pin: (name: string): string => `pins/${name}`,
   branches: "branches/",
-  /** The prefix of a branch, below which the names are the same again. See `branchName`. */
+  /** The prefix of a branch, below which the names are the same again. */
   branch: (name: string): string => `branches/${name}/`,
   probe: "probe/conditional-put",
 } as const;
@@ -157,12 +157,6 @@ export function positionOf(key: string): number | undefined {
 /** The key of the `n`th part, from 1, of the checkpoint at `position`. */
 export function partKey(position: number, n: number): string {
   return `${keys.checkpoints}${padded(position)}/part-${String(n).padStart(4, "0")}.tar.zst`;
-}
-
-/** What the branch is called that `machine` begins at `timeMs`. */
-export function branchName(machine: string, timeMs: number): string {
-  const time = new Date(timeMs).toISOString().replace(/[-:]|\.\d+/g, "");
-  return `${machine.replace(/[^\w.-]/g, "-")}-${time}`;
 }
 
 /** The object that an extent points into. */
